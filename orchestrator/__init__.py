@@ -1,0 +1,1 @@
+"""Semi-supervised multimodal emotion recognition on video, distributed with Ray."""
