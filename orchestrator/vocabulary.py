@@ -93,6 +93,7 @@ class Clip:
     - `group`: the speaker; folds never split one. "" when unknown.
     - `transcript`: None if never transcribed, "" if nobody spoke.
     - `digest`: SHA-256 of the file's bytes, "" until `media.digests` has read them.
+    - `hint`: what a language model remarked on the transcript (`encoders.hints`), None when nobody asked.
     """
 
     clip_id: str
@@ -102,6 +103,7 @@ class Clip:
     group: str = ""
     transcript: str | None = None
     digest: str = ""
+    hint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,7 @@ class DecodedClip:
     transcript: str | None
     digest: str = ""
     flags: tuple[str, ...] = ()
+    hint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
