@@ -228,6 +228,12 @@ class Predictions:
         """Calibrated, `(N, C)`. Computed anew at each call: keep it in a variable."""
         return softmax(self.logits * self.scale + self.bias)
 
+    def rows(self, index: Ints | Bools) -> Predictions:
+        """What was said of the chosen clips, in the order of `index`."""
+        votes = None if self.votes is None else self.votes[index]
+        uncertainty = None if self.uncertainty is None else self.uncertainty[index]
+        return replace(self, clip_ids=self.clip_ids[index], logits=self.logits[index], votes=votes, uncertainty=uncertainty)
+
 
 @dataclass(frozen=True, slots=True)
 class PseudoLabels:
