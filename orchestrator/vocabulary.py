@@ -243,6 +243,7 @@ class PseudoLabels:
     - `weights`: float32 `(K,)`, how much a clip counts in the student's loss.
     - `confidence`: float32 `(K,)`, the teacher's calibrated probability of the label.
     - `thresholds`: float32 `(C,)`, what each class had to reach in this round.
+    - `folds`: int16 `(K,)`, the fold whose student learns from the row (a clip has a row for each); None: every student does.
     """
 
     clip_ids: Names
@@ -252,6 +253,7 @@ class PseudoLabels:
     thresholds: NDArray[np.float32]
     teacher: str
     round_index: int
+    folds: NDArray[np.int16] | None = None
 
     def __len__(self) -> int:
         return len(self.clip_ids)

@@ -15,20 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.rounds.crossfit import Scored
 from orchestrator.rounds.selection import winners
 from orchestrator.vocabulary import Floats, Ints, Predictions, Verdict
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """What a student says, and all that guard and selection need.
-
-    - `labelled`: out of fold, on the human-labelled clips, in the order of their human labels.
-    - `pool`: mean of the fold ensemble, on the unlabelled clips.
-    """
-
-    labelled: Predictions
-    pool: Predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +89,7 @@ class Guard:
     ) -> Judgement:
         """The student against its teacher and against round 0 (`origin`), all calibrated."""
         harm = self._worse(student, teacher, truth, seed, "its teacher") or self._worse(student, origin, truth, seed, "round 0")
-        harm = harm or self._collapsed(student, teacher) or self._drifted(student, origin) or self._churned(student, teacher)
+        harm = harm or self._moved(student.ensemble, teacher.ensemble, origin.ensemble)
         if harm:
             return Judgement(Verdict.REJECTED, harm)
         gain = _waf(student, truth) - _waf(teacher, truth)
@@ -121,20 +110,17 @@ class Guard:
             else ""
         )
 
-    def _collapsed(self, student: Scored, teacher: Scored) -> str:
-        ours, theirs = class_mass(student.pool), class_mass(teacher.pool)
+    def _moved(self, student: Predictions, teacher: Predictions, origin: Predictions) -> str:
+        """What is wrong with how the view of the pool moved, "" when nothing is."""
+        ours, theirs = class_mass(student), class_mass(teacher)
         lost = np.flatnonzero((theirs >= 0.25 / len(theirs)) & (ours < self.collapse * theirs))
-        return (
-            f"class {lost[0]} fell from {theirs[lost[0]]:.1%} to {ours[lost[0]]:.1%} of the pool: collapsed" if len(lost) else ""
-        )
-
-    def _drifted(self, student: Scored, origin: Scored) -> str:
-        moved = divergence(class_mass(student.pool), class_mass(origin.pool))
-        return f"classes of the pool drifted {moved:.2f} nats from round 0 (limit {self.drift:.2f})" if moved > self.drift else ""
-
-    def _churned(self, student: Scored, teacher: Scored) -> str:
-        changed = float((winners(student.pool).labels != winners(teacher.pool).labels).mean()) if len(student.pool) else 0.0
-        return f"{changed:.0%} of the pool changed class at once (limit {self.churn:.0%})" if changed > self.churn else ""
+        if len(lost):
+            return f"class {lost[0]} fell from {theirs[lost[0]]:.1%} to {ours[lost[0]]:.1%} of the pool: collapsed"
+        drift = divergence(ours, class_mass(origin))
+        if drift > self.drift:
+            return f"classes of the pool drifted {drift:.2f} nats from round 0 (limit {self.drift:.2f})"
+        churn = float((winners(student).labels != winners(teacher).labels).mean()) if len(student) else 0.0
+        return f"{churn:.0%} of the pool changed class at once (limit {self.churn:.0%})" if churn > self.churn else ""
 
 
 def _waf(scored: Scored, truth: Ints) -> float:

@@ -3,6 +3,8 @@
     round 0:  fit(human labels) ─ predict ─ calibrate ─ record
     round r:  select(best teacher so far) ─ fit(human + pseudo) ─ predict ─ calibrate ─ guard ─ record
 
+A round's student is F of them, one a fold, each taught by its own fold's teacher alone: `crossfit` says why.
+
 `run_rounds` is a generator over plain callables: the cluster passes Ray-backed ones, a test arithmetic. It keeps nothing the
 ledger does not hold. Killed between any two steps and walked again it comes to the same records: selection, calibration and
 judgement are pure, and `RoundSteps.fit` finds finished fits again.
@@ -20,9 +22,10 @@ from numpy.typing import NDArray
 
 from orchestrator.metrics import ece, scores
 from orchestrator.rounds.calibration import Calibration, Temperature, calibrated
-from orchestrator.rounds.guard import Guard, Judgement, Scored
+from orchestrator.rounds.crossfit import Scored, combined, for_folds
+from orchestrator.rounds.guard import Guard, Judgement
 from orchestrator.seams import SelectionPolicy
-from orchestrator.vocabulary import Predictions, PseudoLabels, RoundRecord, Verdict
+from orchestrator.vocabulary import Names, PseudoLabels, RoundRecord, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +58,14 @@ class RoundSteps(Protocol):
     """What a round asks of the outside."""
 
     def fit(self, index: int, labels: PseudoLabels | None) -> str:
-        """Fit the student of round `index`; returns its fingerprint. A fit that was finished before is found again."""
+        """Fit the students of round `index`, one a fold, each from its own rows of `labels` (`Mixing.mix` deals them out).
+
+        Returns their common fingerprint. A fit that was finished before is found again.
+        """
         ...
 
     def predict(self, student: str) -> Scored:
-        """The student's uncalibrated logits."""
+        """Uncalibrated logits: labelled clips out of fold, the pool once for each fold's student."""
         ...
 
 
@@ -112,6 +118,12 @@ def best_of(records: list[RoundRecord]) -> RoundRecord:
     return promoted[-1]
 
 
+def label_pool(teacher: Scored, policy: SelectionPolicy, truth: NDArray[np.int64], round_index: int) -> PseudoLabels:
+    """What each fold's student may learn from, as its own teacher and the policy see it."""
+    chosen = [policy.select(fold, judged=teacher.labelled, truth=truth, round_index=round_index) for fold in teacher.pool]
+    return for_folds(chosen)
+
+
 def _one_round(
     index: int,
     best: RoundRecord | None,
@@ -124,7 +136,7 @@ def _one_round(
 ) -> RoundRecord:
     started = monotonic()
     teacher = None if best is None else ledger.scored(best.index)
-    labels = None if teacher is None else policy.select(teacher.pool, judged=teacher.labelled, truth=truth, round_index=index)
+    labels = None if teacher is None else label_pool(teacher, policy, truth, index)
     if teacher is not None and labels is not None and not len(labels):
         assert best is not None
         student, scored = best.student, teacher
@@ -137,12 +149,15 @@ def _one_round(
         judgement = _judge(scored, teacher, ledger, plan, truth, index)
     probabilities = scored.labelled.probabilities  # (N, C)
     classes = probabilities.shape[1]
+    accepted = None if labels is None else combined(labels, len(scored.pool))  # one row a clip
     score = scores(truth, probabilities.argmax(axis=1))
     record = RoundRecord(
         index=index,
         teacher=None if best is None else best.student,
         student=student,
-        accepted_per_class=(0,) * classes if labels is None else tuple(np.bincount(labels.labels, minlength=classes).tolist()),
+        accepted_per_class=(0,) * classes
+        if accepted is None
+        else tuple(np.bincount(accepted.labels, minlength=classes).tolist()),
         threshold_per_class=() if labels is None else tuple(labels.thresholds.tolist()),
         val_f1=score["waf"],
         val_uar=score["uar"],
@@ -152,14 +167,16 @@ def _one_round(
         reason=judgement.reason,
         seconds=monotonic() - started,
         seed=plan.seed,
-        pool_precision=None if labels is None or pool_truth is None else _precision(labels, scored.pool, pool_truth),
+        pool_precision=None
+        if accepted is None or pool_truth is None
+        else _precision(accepted, scored.pool[0].clip_ids, pool_truth),
     )
     return ledger.write(record, scored, labels)
 
 
 def _calibrate(scored: Scored, truth: NDArray[np.int64], calibration: Calibration) -> Scored:
     scale, bias = calibration.fit(scored.labelled.logits, truth)
-    return Scored(calibrated(scored.labelled, scale, bias), calibrated(scored.pool, scale, bias))
+    return Scored(calibrated(scored.labelled, scale, bias), tuple(calibrated(fold, scale, bias) for fold in scored.pool))
 
 
 def _judge(
@@ -170,9 +187,11 @@ def _judge(
     return plan.guard.judge(scored, teacher, ledger.scored(0), truth, min_gain=plan.min_gain, seed=plan.seed + index)
 
 
-def _precision(labels: PseudoLabels, pool: Predictions, pool_truth: NDArray[np.int64]) -> float | None:
+def _precision(labels: PseudoLabels | None, clip_ids: Names, pool_truth: NDArray[np.int64] | None) -> float | None:
     """Share of accepted labels that are true, over the clips whose truth is known."""
-    order = np.argsort(pool.clip_ids, kind="stable")
-    rows = order[np.searchsorted(pool.clip_ids, labels.clip_ids, sorter=order)]
+    if labels is None or pool_truth is None:
+        return None
+    order = np.argsort(clip_ids, kind="stable")
+    rows = order[np.searchsorted(clip_ids, labels.clip_ids, sorter=order)]
     known = pool_truth[rows] >= 0
     return float((labels.labels == pool_truth[rows])[known].mean()) if known.any() else None

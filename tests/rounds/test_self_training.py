@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from orchestrator.rounds.guard import Guard, Scored
+from orchestrator.rounds.crossfit import Scored
+from orchestrator.rounds.guard import Guard
 from orchestrator.rounds.selection import EvenShare, FixedThreshold, Growing
 from orchestrator.rounds.self_training import RoundPlan, best_of, run_rounds
 from orchestrator.vocabulary import Predictions, PseudoLabels, RoundRecord, Verdict
@@ -51,7 +52,7 @@ class Arithmetic:
     def predict(self, student: str) -> Scored:
         skill = self.skill[int(student.removeprefix("student"))]
         self._step(f"predict {student}")
-        return Scored(predictions(TRUTH, skill, student, "h"), predictions(POOL_TRUTH, skill, student, "p"))
+        return Scored(predictions(TRUTH, skill, student, "h"), (predictions(POOL_TRUTH, skill, student, "p"),) * 2)
 
     def find(self, index: int) -> RoundRecord | None:
         return self.stored[index][0] if index in self.stored else None
@@ -141,4 +142,4 @@ def test_precision_is_the_share_of_accepted_labels_that_are_true_where_truth_is_
 def test_the_ledger_keeps_calibrated_predictions() -> None:
     world = Arithmetic((0.6, 0.7))
     walk(world, replace(PLAN, rounds=1))
-    assert world.scored(0).pool.scale[0] == world.scored(0).labelled.scale[0] != 1.0
+    assert world.scored(0).pool[1].scale[0] == world.scored(0).labelled.scale[0] != 1.0
