@@ -277,22 +277,28 @@ class Cbst:
 
 
 @dataclass(frozen=True, slots=True)
-class EvenShare:
-    """The same number of clips for every class, growing from round to round.
+class QuotaShare:
+    """A growing share of the pool, divided among the classes in advance: class c gets at most share * N * prior_c clips.
 
-    Each class takes its most confident winners, up to share * N / C (Noisy Student's balancing, Xie et al. 2020, section 2,
-    without duplicating the rare). Right when the pool is about even; `Cbst` when it is not.
+    Each class takes its most confident winners up to its quota, so a class the teacher favours cannot crowd out the others
+    (Noisy Student's balancing, Xie et al. 2020, section 2, without duplicating the rare). The prior is that of the human labels,
+    one clip a class added, or even. Where the pool's classes differ from both, quotas of absent classes fill with errors: `Cbst`
+    asks each class for a share of its own winners instead.
     """
 
     share: Growing = Growing()
     floor: float = 0.0
+    even: bool = False
 
     def select(self, pool: Predictions, *, judged: Predictions, truth: NDArray[np.int64], round_index: int) -> PseudoLabels:
         pool = in_clip_order(pool)
         classes = pool.logits.shape[1]
         top = winners(pool)
-        each = np.ceil(self.share.at(round_index) * len(pool) / classes)
-        shares = np.minimum(1.0, each / np.maximum(1, np.bincount(top.labels, minlength=classes)))
+        prior = (
+            np.full(classes, 1 / classes) if self.even else (np.bincount(truth, minlength=classes) + 1.0) / (len(truth) + classes)
+        )
+        quotas = np.ceil(self.share.at(round_index) * len(pool) * prior - 1e-9)
+        shares = np.minimum(1.0, quotas / np.maximum(1, np.bincount(top.labels, minlength=classes)))
         return class_shares(pool, top, shares, self.floor, round_index)
 
 

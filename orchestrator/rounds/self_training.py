@@ -58,7 +58,7 @@ class RoundSteps(Protocol):
     """What a round asks of the outside."""
 
     def fit(self, index: int, labels: PseudoLabels | None) -> str:
-        """Fit the students of round `index`, one a fold, each from its own rows of `labels` (`Mixing.mix` deals them out, a weight of 0 is not learnt).
+        """Fit the students of round `index`, one a fold, each from its own rows of `labels` (see `Mixing.mix`).
 
         Returns their common fingerprint. A fit that was finished before is found again.
         """

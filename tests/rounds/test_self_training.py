@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from orchestrator.rounds.crossfit import Scored
 from orchestrator.rounds.guard import Guard
-from orchestrator.rounds.selection import EvenShare, FixedThreshold, Growing
+from orchestrator.rounds.selection import FixedThreshold, Growing, QuotaShare
 from orchestrator.rounds.self_training import RoundPlan, best_of, run_rounds
 from orchestrator.vocabulary import Predictions, PseudoLabels, RoundRecord, Verdict
 
@@ -67,7 +67,7 @@ class Arithmetic:
 
 
 PLAN = RoundPlan(rounds=4, guard=Guard(churn=1.0))
-POLICY = EvenShare(Growing(0.4, 0.2, 1.0))
+POLICY = QuotaShare(Growing(0.4, 0.2, 1.0))
 
 
 def walk(world: Arithmetic, plan: RoundPlan = PLAN) -> list[RoundRecord]:
@@ -133,7 +133,7 @@ def test_precision_is_the_share_of_accepted_labels_that_are_true_where_truth_is_
     half_known = np.where(np.arange(POOL) < POOL // 2, POOL_TRUTH, -1)
     world = Arithmetic((0.25, 0.3))
     plan = replace(PLAN, rounds=1)
-    everyone = EvenShare(Growing(1.0, 0.0, 1.0))
+    everyone = QuotaShare(Growing(1.0, 0.0, 1.0))
     records = list(run_rounds(world, plan, everyone, world, truth=TRUTH, pool_truth=half_known))
     assert records[0].pool_precision is None
     assert records[1].pool_precision == pytest.approx(0.5)  # the first quarter is right, half of the first half
