@@ -135,12 +135,14 @@ class Encoded:
 
     - `values`: float32 `(B, D)`.
     - `present`: bool `(B,)`, False when the clip lacks what the encoder reads.
+    - `flags`: what was odd but usable, by clip id ("TEXT_TRUNCATED"); most clips have no entry.
     """
 
     stream: str
     clip_ids: tuple[str, ...]
     values: NDArray[np.float32]
     present: Bools
+    flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert self.values.shape[0] == len(self.clip_ids) == self.present.shape[0]
@@ -267,8 +269,8 @@ class PseudoLabels:
 class Verdict(StrEnum):
     """What the guard decided about a round."""
 
-    PROMOTED = "promoted"  # the student is the new teacher
-    KEPT = "kept"  # no better, no worse: the teacher stays
+    PROMOTED = "promoted"  # proven better: the best model so far; it teaches the next round
+    KEPT = "kept"  # not proven better, no harm seen: it teaches the next round, the best model stays
     REJECTED = "rejected"  # worse beyond noise, collapsed, drifted or churned: rolled back
 
 

@@ -1,11 +1,13 @@
-"""Decide whether a student may take its teacher's place.
+"""Decide what a student may become, by human labels out of fold and by how the view of the pool moved.
 
-Judged by human labels out of fold, and by how the student's view of the pool moved. Four ways to be rejected:
+    rejected   worse      paired bootstrap over labelled clips: WAF below round 0's or its teacher's in too many draws
+               collapsed  a class that used to win pool clips wins next to none
+               drifted    the classes won in the pool moved too far from round 0's (KL)
+               churned    too many pool clips changed their class at once
+    promoted   WAF above round 0's by a margin in most draws, and no worse than the best model so far
+    kept       neither: it may teach, for the next student can still be better, but it is not handed out
 
-    worse      paired bootstrap over labelled clips: WAF below the teacher's, or below round 0's, in too many draws
-    collapsed  a class that used to win pool clips wins next to none
-    drifted    the mean pool probability moved too far (KL, in nats) from round 0's
-    churned    too many pool clips changed their class at once
+The margin is there because single students gain more from the pool than their ensemble, which is what a run hands out.
 """
 
 from __future__ import annotations
@@ -61,54 +63,58 @@ def class_mass(predictions: Predictions) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """The numbers of the four tests.
+    """The numbers of the tests.
 
-    - `risk`: rejected as worse when at least this share of bootstrap draws is below. 0.8 asks for evidence of harm, for
-      on a few dozen clips nothing better than a coin separates most students; 0.5 asks for evidence of good.
-    - `collapse`: a class that won its even share of pool clips (1 / C) times 0.25 or more must keep this share of them.
+    - `margin`: WAF a student must gain on round 0 out of fold, in at least the share `sure` of the bootstrap draws.
+    - `risk`: rejected as worse when at least this share of draws is below. Lenient, for on a few dozen clips only a disaster
+      can be proven.
+    - `collapse`: a class that won a quarter of an even share of the pool (1 / 4C) or more must keep this share of its clips.
     - `drift`: KL in nats of the classes won in the pool, against round 0.
     - `churn`: share of pool clips that changed class in one round.
     - `draws`: bootstrap resamplings.
     """
 
+    margin: float = 0.04
+    sure: float = 0.9
     risk: float = 0.8
     collapse: float = 0.1
     drift: float = 0.5
-    churn: float = 0.5
+    churn: float = 0.6
     draws: int = 1000
 
     def __post_init__(self) -> None:
-        for name in ("risk", "collapse", "churn"):
+        for name in ("sure", "risk", "collapse", "churn"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"guard.{name} must be in (0, 1], got {getattr(self, name)}")
         if self.drift <= 0 or self.draws < 1:
             raise ValueError(f"guard.drift must be positive and guard.draws at least 1, got {self.drift} and {self.draws}")
 
     def judge(
-        self, student: Scored, teacher: Scored, origin: Scored, truth: NDArray[np.int64], *, min_gain: float, seed: int
+        self, student: Scored, teacher: Scored, best: Scored, origin: Scored, truth: NDArray[np.int64], seed: int
     ) -> Judgement:
-        """The student against its teacher and against round 0 (`origin`), all calibrated."""
-        harm = self._worse(student, teacher, truth, seed, "its teacher") or self._worse(student, origin, truth, seed, "round 0")
+        """The student against its teacher, the best model so far and round 0 (`origin`)."""
+        from_teacher, from_best, from_origin = (self._gains(student, other, truth, seed) for other in (teacher, best, origin))
+        harm = self._worse(from_teacher, "its teacher") or self._worse(from_origin, "round 0")
         harm = harm or self._moved(student.ensemble, teacher.ensemble, origin.ensemble)
         if harm:
             return Judgement(Verdict.REJECTED, harm)
-        gain = _waf(student, truth) - _waf(teacher, truth)
-        if gain >= min_gain:
-            return Judgement(Verdict.PROMOTED, f"out-of-fold WAF moved by {100 * gain:+.1f} points and nothing speaks against it")
-        return Judgement(
-            Verdict.KEPT, f"out-of-fold WAF moved by {100 * gain:+.1f} points, short of {100 * min_gain:+.1f}: the teacher stays"
-        )
+        won = float((from_origin > self.margin).mean())
+        points = f"{100 * from_origin.mean():+.1f} points WAF on round 0"
+        story = f"{points}, above the margin of {100 * self.margin:.1f} in {won:.0%} of draws"
+        if won < self.sure:
+            return Judgement(Verdict.KEPT, f"{story}, {self.sure:.0%} asked: it teaches on, the best model stays")
+        if float((from_best >= 0).mean()) < 0.5:
+            return Judgement(Verdict.KEPT, f"{story}, but no better than the best model, which stays")
+        return Judgement(Verdict.PROMOTED, story)
 
-    def _worse(self, student: Scored, other: Scored, truth: Ints, seed: int, name: str) -> str:
-        ours, theirs = winners(student.labelled).labels, winners(other.labelled).labels
+    def _gains(self, student: Scored, other: Scored, truth: Ints, seed: int) -> NDArray[np.float64]:
+        before, after = winners(other.labelled).labels, winners(student.labelled).labels
         classes = student.labelled.logits.shape[1]
-        moved = paired_bootstrap(truth, theirs, ours, classes=classes, draws=self.draws, seed=seed)
-        below = float((moved < 0).mean())
-        return (
-            f"worse than {name} on human labels in {below:.0%} of bootstrap draws (limit {self.risk:.0%})"
-            if below >= self.risk
-            else ""
-        )
+        return paired_bootstrap(truth, before, after, classes=classes, draws=self.draws, seed=seed)
+
+    def _worse(self, gains: NDArray[np.float64], name: str) -> str:
+        below = float((gains < 0).mean())
+        return f"worse than {name} on human labels in {below:.0%} of draws (limit {self.risk:.0%})" if below >= self.risk else ""
 
     def _moved(self, student: Predictions, teacher: Predictions, origin: Predictions) -> str:
         """What is wrong with how the view of the pool moved, "" when nothing is."""
@@ -121,9 +127,3 @@ class Guard:
             return f"classes of the pool drifted {drift:.2f} nats from round 0 (limit {self.drift:.2f})"
         churn = float((winners(student).labels != winners(teacher).labels).mean()) if len(student) else 0.0
         return f"{churn:.0%} of the pool changed class at once (limit {self.churn:.0%})" if churn > self.churn else ""
-
-
-def _waf(scored: Scored, truth: Ints) -> float:
-    classes = scored.labelled.logits.shape[1]
-    cells = np.bincount(truth * classes + winners(scored.labelled).labels, minlength=classes**2)
-    return float(weighted_f1(cells.reshape(classes, classes)))

@@ -1,7 +1,7 @@
-"""The rounds: a teacher labels the pool, a student learns from it, human labels decide who teaches next.
+"""The rounds: a teacher labels the pool, a student learns from it, human labels decide who is handed out.
 
     round 0:  fit(human labels) ─ predict ─ calibrate ─ record
-    round r:  select(best teacher so far) ─ fit(human + pseudo) ─ predict ─ calibrate ─ guard ─ record
+    round r:  select(last student not rejected) ─ fit(human + pseudo) ─ predict ─ calibrate ─ guard ─ record
 
 A round's student is F of them, one a fold, each taught by its own fold's teacher alone: `crossfit` says why.
 
@@ -12,7 +12,7 @@ judgement are pure, and `RoundSteps.fit` finds finished fits again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
@@ -30,16 +30,14 @@ from orchestrator.vocabulary import Names, PseudoLabels, RoundRecord, Verdict
 
 @dataclass(frozen=True, slots=True)
 class RoundPlan:
-    """How many rounds, and what ends them.
+    """How many rounds, how they are judged and what ends them.
 
     - `rounds`: at most this many after round 0.
     - `patience`: rejections that end the run.
-    - `min_gain`: out-of-fold WAF a student must gain on its teacher to replace it; negative tolerates noise.
     """
 
-    rounds: int = 3
+    rounds: int = 4
     patience: int = 2
-    min_gain: float = 0.0
     guard: Guard = Guard()  # noqa: RUF009  frozen
     calibration: Calibration = Temperature()  # noqa: RUF009  frozen
     seed: int = 0
@@ -92,25 +90,26 @@ def run_rounds(
     truth: NDArray[np.int64],
     pool_truth: NDArray[np.int64] | None = None,
 ) -> Iterator[RoundRecord]:
-    """Round 0 learns from human labels alone; each later round also learns from the best teacher so far.
+    """Round 0 learns from human labels alone; each later round also learns from the last student that was not rejected.
 
     `truth` `(N,)` are the human labels in the order of `Scored.labelled`; `pool_truth` `(N_pool,)`, -1 where unknown, serves the
     report and nothing else. The last promoted record is the run's best model; `best_of` finds it.
     """
-    best: RoundRecord | None = None
-    rejections = 0
+    done: list[RoundRecord] = []
     for index in range(plan.total):
         record = ledger.find(index)
         if record is None:
-            record = _one_round(index, best, steps, plan, policy, ledger, truth, pool_truth)
+            started = monotonic()
+            outcome = _taught(done, steps, plan, policy, ledger, truth) if done else _supervised(steps, plan, truth)
+            record = _record(index, outcome, truth, pool_truth, monotonic() - started, plan.seed)
+            record = ledger.write(record, outcome.scored, outcome.labels)
         yield record
-        best = record if record.verdict is Verdict.PROMOTED else best
-        rejections += record.verdict is Verdict.REJECTED
-        if rejections >= plan.patience:
+        done.append(record)
+        if sum(record.verdict is Verdict.REJECTED for record in done) >= plan.patience:
             return
 
 
-def best_of(records: list[RoundRecord]) -> RoundRecord:
+def best_of(records: Sequence[RoundRecord]) -> RoundRecord:
     """The model a run ends with: the last one promoted. Raises ValueError without any round."""
     promoted = [record for record in records if record.verdict is Verdict.PROMOTED]
     if not promoted:
@@ -124,67 +123,74 @@ def label_pool(teacher: Scored, policy: SelectionPolicy, truth: NDArray[np.int64
     return for_folds(chosen)
 
 
-def _one_round(
-    index: int,
-    best: RoundRecord | None,
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What came of one round, before it is scored and written."""
+
+    teacher: str | None
+    student: str
+    scored: Scored
+    labels: PseudoLabels | None
+    judgement: Judgement
+
+
+def _supervised(steps: RoundSteps, plan: RoundPlan, truth: NDArray[np.int64]) -> _Outcome:
+    student = steps.fit(0, None)
+    scored = _calibrate(steps.predict(student), truth, plan.calibration)
+    return _Outcome(None, student, scored, None, Judgement(Verdict.PROMOTED, "the supervised model, from human labels alone"))
+
+
+def _taught(
+    done: Sequence[RoundRecord],
     steps: RoundSteps,
     plan: RoundPlan,
     policy: SelectionPolicy,
     ledger: Ledger,
     truth: NDArray[np.int64],
-    pool_truth: NDArray[np.int64] | None,
+) -> _Outcome:
+    index = len(done)
+    teaching = [record for record in done if record.verdict is not Verdict.REJECTED][-1]
+    teacher = ledger.scored(teaching.index)
+    labels = label_pool(teacher, policy, truth, index)
+    if not len(labels):
+        nothing = Judgement(Verdict.REJECTED, "the policy accepted no clip: lower its thresholds or train the teacher longer")
+        return _Outcome(teaching.student, teaching.student, teacher, labels, nothing)
+    student = steps.fit(index, labels)
+    scored = _calibrate(steps.predict(student), truth, plan.calibration)
+    best, origin = ledger.scored(best_of(done).index), ledger.scored(0)
+    judgement = plan.guard.judge(scored, teacher=teacher, best=best, origin=origin, truth=truth, seed=plan.seed + index)
+    return _Outcome(teaching.student, student, scored, labels, judgement)
+
+
+def _record(
+    index: int, outcome: _Outcome, truth: NDArray[np.int64], pool_truth: NDArray[np.int64] | None, seconds: float, seed: int
 ) -> RoundRecord:
-    started = monotonic()
-    teacher = None if best is None else ledger.scored(best.index)
-    labels = None if teacher is None else label_pool(teacher, policy, truth, index)
-    if teacher is not None and labels is not None and not len(labels):
-        assert best is not None
-        student, scored = best.student, teacher
-        judgement = Judgement(
-            Verdict.REJECTED, "the policy accepted no clip of the pool: lower its thresholds or train the teacher longer"
-        )
-    else:
-        student = steps.fit(index, labels)
-        scored = _calibrate(steps.predict(student), truth, plan.calibration)
-        judgement = _judge(scored, teacher, ledger, plan, truth, index)
-    probabilities = scored.labelled.probabilities  # (N, C)
-    classes = probabilities.shape[1]
-    accepted = None if labels is None else combined(labels, len(scored.pool))  # one row a clip
+    probabilities = outcome.scored.labelled.probabilities  # (N, C)
     score = scores(truth, probabilities.argmax(axis=1))
-    record = RoundRecord(
+    labels = outcome.labels
+    accepted = None if labels is None else combined(labels, len(outcome.scored.pool))  # one row a clip
+    counts = np.bincount(accepted.labels if accepted else np.zeros(0, int), minlength=probabilities.shape[1])
+    return RoundRecord(
         index=index,
-        teacher=None if best is None else best.student,
-        student=student,
-        accepted_per_class=(0,) * classes
-        if accepted is None
-        else tuple(np.bincount(accepted.labels, minlength=classes).tolist()),
+        teacher=outcome.teacher,
+        student=outcome.student,
+        accepted_per_class=tuple(counts.tolist()),
         threshold_per_class=() if labels is None else tuple(labels.thresholds.tolist()),
         val_f1=score["waf"],
         val_uar=score["uar"],
         val_accuracy=score["accuracy"],
         val_ece=ece(probabilities, truth),
-        verdict=judgement.verdict,
-        reason=judgement.reason,
-        seconds=monotonic() - started,
-        seed=plan.seed,
-        pool_precision=None
-        if accepted is None or pool_truth is None
-        else _precision(accepted, scored.pool[0].clip_ids, pool_truth),
+        verdict=outcome.judgement.verdict,
+        reason=outcome.judgement.reason,
+        seconds=seconds,
+        seed=seed,
+        pool_precision=_precision(accepted, outcome.scored.pool[0].clip_ids, pool_truth),
     )
-    return ledger.write(record, scored, labels)
 
 
 def _calibrate(scored: Scored, truth: NDArray[np.int64], calibration: Calibration) -> Scored:
     scale, bias = calibration.fit(scored.labelled.logits, truth)
     return Scored(calibrated(scored.labelled, scale, bias), tuple(calibrated(fold, scale, bias) for fold in scored.pool))
-
-
-def _judge(
-    scored: Scored, teacher: Scored | None, ledger: Ledger, plan: RoundPlan, truth: NDArray[np.int64], index: int
-) -> Judgement:
-    if teacher is None:
-        return Judgement(Verdict.PROMOTED, "the supervised model, from human labels alone")
-    return plan.guard.judge(scored, teacher, ledger.scored(0), truth, min_gain=plan.min_gain, seed=plan.seed + index)
 
 
 def _precision(labels: PseudoLabels | None, clip_ids: Names, pool_truth: NDArray[np.int64] | None) -> float | None:

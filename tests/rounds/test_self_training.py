@@ -66,7 +66,7 @@ class Arithmetic:
         return self.stored[index][1]
 
 
-PLAN = RoundPlan(rounds=4, guard=Guard(churn=1.0))
+PLAN = RoundPlan(rounds=4, guard=Guard(churn=1.0, risk=0.95))
 POLICY = QuotaShare(Growing(0.4, 0.2, 1.0))
 
 
@@ -87,12 +87,15 @@ def test_a_worse_student_is_rolled_back_and_two_of_them_end_the_run() -> None:
     assert records[3].teacher == "student1"
     assert best_of(records).student == "student1"
     assert "worse than its teacher" in records[2].reason
+    assert records[2].teacher == "student1"
 
 
-def test_a_student_that_is_neither_better_nor_worse_leaves_its_teacher_in_place() -> None:
-    records = walk(Arithmetic((0.8, 0.8, 0.8, 0.8, 0.8)), replace(PLAN, min_gain=0.01))
-    assert [record.verdict for record in records[1:]] == [Verdict.KEPT] * 4
-    assert {record.teacher for record in records[1:]} == {"student0"}
+def test_a_student_not_proven_better_teaches_on_but_the_best_model_stays() -> None:
+    records = walk(Arithmetic((0.7, 0.72, 0.71, 0.9, 0.89)))
+    kept, promoted = Verdict.KEPT, Verdict.PROMOTED
+    assert [record.verdict for record in records] == [promoted, kept, kept, promoted, kept]
+    assert records[2].teacher == "student1"
+    assert best_of(records).student == "student3"
 
 
 @pytest.mark.parametrize(
