@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,14 +10,20 @@ from numpy.typing import NDArray
 from orchestrator.vocabulary import DecodedClip, Encoded, Floats
 
 
-def encoded(stream: str, clips: Sequence[DecodedClip], rows: Sequence[Floats | None], width: int) -> Encoded:
+def encoded(
+    stream: str,
+    clips: Sequence[DecodedClip],
+    rows: Sequence[Floats | None],
+    width: int,
+    flags: Mapping[str, tuple[str, ...]] | None = None,
+) -> Encoded:
     """Stack one row `(D,)` a clip; None is a clip that lacks what the encoder reads: zeros, present off."""
     values = np.zeros((len(clips), width), np.float32)  # (B, D)
     for i, row in enumerate(rows):
         if row is not None:
             values[i] = row
     present = np.array([row is not None for row in rows], bool)  # (B,)
-    return Encoded(stream, tuple(clip.clip_id for clip in clips), values, present)
+    return Encoded(stream, tuple(clip.clip_id for clip in clips), values, present, flags or {})
 
 
 def pooled(steps: Floats, pooling: str) -> NDArray[np.float32]:
