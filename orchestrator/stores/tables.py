@@ -1,0 +1,98 @@
+"""Predictions and pseudo-labels as plain Parquet columns, there and back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from orchestrator.vocabulary import Predictions, PseudoLabels
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """One row a clip; teacher, calibration and voices travel in the schema's metadata."""
+    columns = {"clip_id": pa.array(predictions.clip_ids.tolist(), pa.string()), "logits": _rows(predictions.logits)}
+    if predictions.votes is not None:
+        columns["votes"] = _rows(predictions.votes)
+    if predictions.uncertainty is not None:
+        columns["uncertainty"] = pa.array(predictions.uncertainty)
+    about = {
+        "teacher": predictions.teacher,
+        "scale": predictions.scale.tolist(),
+        "bias": predictions.bias.tolist(),
+        "voices": list(predictions.voices),
+    }
+    _write(path, columns, about)
+
+
+def read_predictions(path: Path) -> Predictions:
+    """What `write_predictions` wrote."""
+    table, about = _read(path)
+    names = table.column_names
+    return Predictions(
+        clip_ids=_names(table),
+        logits=_matrix(table, "logits"),
+        teacher=str(about["teacher"]),
+        scale=np.array(about["scale"], np.float32),
+        bias=np.array(about["bias"], np.float32),
+        votes=_matrix(table, "votes") if "votes" in names else None,
+        voices=tuple(about["voices"]),
+        uncertainty=table["uncertainty"].to_numpy() if "uncertainty" in names else None,
+    )
+
+
+def write_pseudo_labels(path: Path, labels: PseudoLabels) -> None:
+    """One row a (clip, fold), sorted."""
+    columns = {
+        "clip_id": pa.array(labels.clip_ids.tolist(), pa.string()),
+        "targets": _rows(labels.targets),
+        "weight": pa.array(labels.weights),
+        "confidence": pa.array(labels.confidence),
+    }
+    if labels.folds is not None:
+        columns["fold"] = pa.array(labels.folds)
+    about = {"teacher": labels.teacher, "round": labels.round_index, "thresholds": labels.thresholds.tolist()}
+    _write(path, columns, about)
+
+
+def read_pseudo_labels(path: Path) -> PseudoLabels:
+    """What `write_pseudo_labels` wrote."""
+    table, about = _read(path)
+    return PseudoLabels(
+        clip_ids=_names(table),
+        targets=_matrix(table, "targets"),
+        weights=table["weight"].to_numpy(),
+        confidence=table["confidence"].to_numpy(),
+        thresholds=np.array(about["thresholds"], np.float32),
+        teacher=str(about["teacher"]),
+        round_index=int(about["round"]),
+        folds=table["fold"].to_numpy() if "fold" in table.column_names else None,
+    )
+
+
+def _write(path: Path, columns: dict[str, pa.Array], about: dict[str, object]) -> None:
+    table = pa.table(columns).replace_schema_metadata({"about": json.dumps(about)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, compression="zstd", write_page_checksum=True)
+
+
+def _read(path: Path) -> tuple[pa.Table, dict[str, object]]:
+    table = pq.read_table(path, page_checksum_verification=True)
+    return table, json.loads(table.schema.metadata[b"about"])
+
+
+def _rows(matrix: NDArray[np.generic]) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(matrix).reshape(-1)), matrix.shape[1])
+
+
+def _matrix(table: pa.Table, name: str) -> NDArray[np.generic]:
+    column = table[name].combine_chunks()
+    return column.flatten().to_numpy().reshape(len(table), column.type.list_size)
+
+
+def _names(table: pa.Table) -> NDArray[np.str_]:
+    return np.array(table["clip_id"].to_pylist(), dtype=np.str_)
