@@ -32,7 +32,7 @@ def freeze_folds(labels: Ints, groups: Names, k: int, seed: int) -> NDArray[np.i
     distinct = len(np.unique(owners))
     if distinct < 2:
         raise ValueError(
-            f"all labelled clips are of speaker {groups[0]!r}; folds need two speakers, or empty speakers to split freely"
+            f"all labelled clips are of speaker {str(groups[0])!r}; folds need two speakers, or empty speakers to split freely"
         )
     if distinct < k:
         warnings.warn(f"{distinct} speakers cannot fill {k} folds: using {distinct}", stacklevel=2)
