@@ -13,7 +13,7 @@ from orchestrator.metrics import confusion, ece, reliability, scores, uar, waf
 LABELS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(LABELS)
 def test_scores_equal_scikit_learns(pairs: list[tuple[int, int]]) -> None:
     truth, named = np.array(pairs).T
@@ -40,12 +40,8 @@ def test_a_class_nobody_named_scores_zero_without_a_warning() -> None:
 
 
 def test_confusion_has_a_row_for_every_class_even_one_that_never_occurs() -> None:
-    assert confusion(np.array([0, 0, 2]), np.array([0, 2, 2]), 4).tolist() == [
-        [1, 0, 1, 0],
-        [0, 0, 0, 0],
-        [0, 0, 1, 0],
-        [0, 0, 0, 0],
-    ]
+    counts = confusion(np.array([0, 0, 2]), np.array([0, 2, 2]), 4)
+    assert counts.tolist() == [[1, 0, 1, 0], [0] * 4, [0, 0, 1, 0], [0] * 4]
 
 
 def test_ece_by_hand() -> None:

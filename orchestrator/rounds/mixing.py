@@ -65,9 +65,7 @@ class Mixing:
         taught = np.unique(labels.clip_ids)
         both = np.intersect1d(clip_ids, taught)
         if len(both):
-            raise ValueError(
-                f"{len(both)} clip(s), {str(both[0])!r} first, have a human label and would get a pseudo-label as well"
-            )
+            raise ValueError(f"{len(both)} clip(s), {str(both[0])!r} first, have a human label and would get another")
         targets = np.full((students, len(taught), classes), 1 / classes, np.float32)
         weights = np.zeros((students, len(taught)), np.float32)
         for fold in range(students):
