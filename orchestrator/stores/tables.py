@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from orchestrator.vocabulary import Predictions, PseudoLabels
+from orchestrator.vocabulary import Emotions, Predictions, PseudoLabels
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
@@ -45,6 +48,21 @@ def read_predictions(path: Path) -> Predictions:
     )
 
 
+def write_answers(path: Path, predictions: Predictions, splits: Sequence[str], emotions: Emotions) -> None:
+    """What a user wants of predictions, as `path`.csv and `path`.parquet: label, confidence and a column a class."""
+    probabilities = predictions.probabilities  # (N, C)
+    labels = probabilities.argmax(axis=1)
+    columns = {
+        "clip_id": pa.array(predictions.clip_ids.tolist(), pa.string()),
+        "split": pa.array(list(splits), pa.string()),
+        "label": pa.array([emotions.names[label] for label in labels], pa.string()),
+        "confidence": pa.array(probabilities.max(axis=1).astype(np.float32)),
+    } | {name: pa.array(probabilities[:, i].astype(np.float32)) for i, name in enumerate(emotions.names)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path.with_suffix(".parquet"))
+    pacsv.write_csv(pa.table(columns), path.with_suffix(".csv"))
+
+
 def write_pseudo_labels(path: Path, labels: PseudoLabels) -> None:
     """One row a (clip, fold), sorted."""
     columns = {
@@ -74,13 +92,13 @@ def read_pseudo_labels(path: Path) -> PseudoLabels:
     )
 
 
-def _write(path: Path, columns: dict[str, pa.Array], about: dict[str, object]) -> None:
+def _write(path: Path, columns: dict[str, pa.Array], about: dict[str, Any]) -> None:
     table = pa.table(columns).replace_schema_metadata({"about": json.dumps(about)})
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, compression="zstd", write_page_checksum=True)
 
 
-def _read(path: Path) -> tuple[pa.Table, dict[str, object]]:
+def _read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     table = pq.read_table(path, page_checksum_verification=True)
     return table, json.loads(table.schema.metadata[b"about"])
 
@@ -89,9 +107,9 @@ def _rows(matrix: NDArray[np.generic]) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(matrix).reshape(-1)), matrix.shape[1])
 
 
-def _matrix(table: pa.Table, name: str) -> NDArray[np.generic]:
+def _matrix(table: pa.Table, name: str) -> NDArray[Any]:
     column = table[name].combine_chunks()
-    return column.flatten().to_numpy().reshape(len(table), column.type.list_size)
+    return np.asarray(column.flatten().to_numpy().reshape(len(table), column.type.list_size))
 
 
 def _names(table: pa.Table) -> NDArray[np.str_]:

@@ -1,0 +1,1 @@
+"""Hydra configs; `config.yaml` lists the groups, `experiment/` holds full recipes."""

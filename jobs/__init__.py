@@ -1,0 +1,1 @@
+"""Entry points for `ray job submit`: `python -m jobs.NAME key=value ...`, one file a job."""

@@ -1,0 +1,27 @@
+"""Search dropout rates, thresholds or any other key on stored features: Tune trials, judged on out-of-fold human labels.
+
+    python -m jobs.search experiment=toy
+    python -m jobs.search experiment=toy job.trials=20 'job.space={selection.threshold: [0.5, 0.99], rounds.rounds: [1, 2, 3]}'
+Every trial keeps its rounds; the same command runs none of them again.
+"""
+
+from jobs.launch import Command, launch
+from orchestrator.cluster.corpus import gather
+from orchestrator.cluster.publish import publish_search
+from orchestrator.cluster.search import Trial, draw, search
+from orchestrator.cluster.session import session
+
+
+def main(command: Command) -> None:
+    experiment, job = command.experiment, command.job
+    settings = draw(job.space, job.trials, experiment.seed)
+    overrides = [[f"{key}={value}" for key, value in setting.items()] for setting in settings]
+    commands = [Command.read([*command.overrides, *more]) for more in overrides]  # a wrong key fails here, before anything runs
+    trials = [Trial(setting, trial.experiment) for setting, trial in zip(settings, commands, strict=True)]
+    with session(experiment.cluster):
+        ranked = search(trials, gather(experiment))
+    publish_search(experiment, ranked)
+
+
+if __name__ == "__main__":
+    launch(main, __doc__)

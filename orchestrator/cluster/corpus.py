@@ -1,0 +1,154 @@
+"""Everything that precedes the rounds: clips, frozen folds, tuned prompts, stored features.
+
+    manifest ─► clips with digests ─► folds frozen on human labels ─► [prompts tuned per fold] ─► features of every stream
+
+What is finished is found again by its fingerprint; what is missing is made.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.cluster.extract import extract, feature_key, read_features, stream_fingerprint
+from orchestrator.errors import InputError, TooManyRejected
+from orchestrator.media.digests import with_digests
+from orchestrator.media.manifest import read_manifest
+from orchestrator.media.toy import write_toy_corpus
+from orchestrator.rounds.folds import freeze_folds
+from orchestrator.seams import EncoderRecipe
+from orchestrator.settings import Experiment
+from orchestrator.stores.features import FeatureStore
+from orchestrator.stores.fingerprint import fingerprint
+from orchestrator.vocabulary import Clip, Emotions, Features, Rejected, Split
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Usable clips, sorted by id, with their features in the same order.
+
+    - `folds` `(N_labelled,)`: frozen, in the order of `indices(Split.LABELLED)`.
+    - `recipes`: encoders of the features, tuned ones included.
+    - `fingerprints`: of the stored streams. `identity`: of features, clips, labels and folds together.
+    """
+
+    clips: tuple[Clip, ...]
+    features: Features
+    folds: NDArray[np.int64]
+    recipes: tuple[EncoderRecipe, ...]
+    rejected: tuple[Rejected, ...]
+    fingerprints: dict[str, str]
+    identity: str
+
+    def indices(self, split: Split) -> NDArray[np.int64]:
+        """Positions of a split's clips."""
+        return np.array([i for i, clip in enumerate(self.clips) if clip.split is split], dtype=np.int64)
+
+    @property
+    def truth(self) -> NDArray[np.int64]:
+        """Human labels of the labelled clips, `(N_labelled,)`."""
+        return np.array([self.clips[i].label for i in self.indices(Split.LABELLED)], dtype=np.int64)
+
+    def of(self, split: Split) -> Features:
+        """Features of a split."""
+        return self.features.rows(self.indices(split))
+
+
+def read_clips(experiment: Experiment) -> tuple[Clip, ...]:
+    """The manifest's clips, sorted by id, with the digests of their files; draws the toy corpus when it is asked for."""
+    data = experiment.data
+    manifest = Path(data.manifest) if data.manifest else _toy(experiment)
+    clips = read_manifest(manifest, root=data.root, emotions=experiment.emotions)
+    clips = with_digests(clips, cache=experiment.store / "digests")
+    return tuple(sorted(clips, key=lambda clip: clip.clip_id))
+
+
+def gather(experiment: Experiment, *, retry: bool = False) -> Corpus:
+    """Make or find all that the rounds learn from. Raises TooManyRejected and other InputErrors."""
+    clips = read_clips(experiment)
+    folds = frozen_folds(clips, experiment)
+    recipes = tuned_recipes(experiment, clips, folds)
+    store = FeatureStore(experiment.store / "features")
+    rejected = extract(clips, recipes, experiment.decode, store, experiment.cluster, retry=retry)
+    check_rejected(clips, rejected, experiment.data.max_rejected, experiment.emotions)
+    lost = {row.clip_id for row in rejected}
+    usable = tuple(clip for clip in clips if clip.clip_id not in lost)
+    kept = np.array([folds[clip.clip_id] for clip in usable if clip.split is Split.LABELLED], dtype=np.int64)
+    return Corpus(
+        clips=usable,
+        features=read_features(usable, recipes, experiment.decode, store),
+        folds=kept,
+        recipes=recipes,
+        rejected=tuple(rejected),
+        fingerprints={recipe.stream: stream_fingerprint(recipe, experiment.decode) for recipe in recipes},
+        identity=_identity(usable, kept, recipes, experiment),
+    )
+
+
+def frozen_folds(clips: Sequence[Clip], experiment: Experiment) -> dict[str, int]:
+    """Fold of every labelled clip, by clip id; decided by labels and speakers alone, before anything is decoded."""
+    labelled = [clip for clip in clips if clip.split is Split.LABELLED]
+    if not labelled:
+        raise InputError("the manifest has no labelled clip (split 'labeled'): round 0 learns from human labels")
+    labels = np.array([clip.label for clip in labelled])
+    if absent := [name for index, name in enumerate(experiment.emotions.names) if index not in labels]:
+        raise InputError(f"no labelled clip of {', '.join(absent)}: label some, or leave the class out of emotions.names")
+    groups = np.array([clip.group for clip in labelled], dtype=np.str_)
+    folds = freeze_folds(labels, groups, experiment.data.folds, experiment.seed)
+    return {clip.clip_id: int(fold) for clip, fold in zip(labelled, folds, strict=True)}
+
+
+def tuned_recipes(experiment: Experiment, clips: Sequence[Clip], folds: Mapping[str, int]) -> tuple[EncoderRecipe, ...]:
+    """The experiment's encoders; with prompts, the video encoder is the tuned one."""
+    return tuple(experiment.encoders.values())
+
+
+def check_rejected(clips: Sequence[Clip], rejected: Sequence[Rejected], limit: float, emotions: Emotions) -> None:
+    """Raises TooManyRejected when more than `limit` of all clips, or a fifth of a class's labelled ones, cannot be used."""
+    codes = Counter(row.code for row in rejected)
+    told = ", ".join(f"{count} {code}" for code, count in codes.most_common())
+    if len(rejected) > limit * len(clips):
+        raise TooManyRejected(
+            f"{len(rejected)} of {len(clips)} clips cannot be used ({told}), more than data.max_rejected={limit:g} allows. "
+            f"First: {rejected[0].clip_id}: {rejected[0].detail}. Mend the files, or raise the limit."
+        )
+    lost = {row.clip_id for row in rejected}
+    for label, name in enumerate(emotions.names):
+        mine = [clip for clip in clips if clip.split is Split.LABELLED and clip.label == label]
+        gone = [clip for clip in mine if clip.clip_id in lost]
+        if len(gone) > 0.2 * len(mine):
+            raise TooManyRejected(
+                f"class {name} loses {len(gone)} of its {len(mine)} labelled clips ({told}); first {gone[0].clip_id}. "
+                "A class that loses more than a fifth would skew every score: mend or relabel them."
+            )
+
+
+def pool_truth(experiment: Experiment, pool: Sequence[Clip]) -> NDArray[np.int64] | None:
+    """Known labels of pool clips, -1 where unknown, for the report alone; None when nothing is known."""
+    path = Path(experiment.data.truth) if experiment.data.truth else None
+    if path is None and experiment.data.toy_clips:
+        path = _toy(experiment).with_name("truth.csv")
+    if path is None:
+        return None
+    if not path.is_file():
+        raise InputError(f"data.truth={path} does not exist; leave it out when nothing is known of the pool")
+    with path.open(newline="", encoding="utf-8-sig") as lines:
+        known = {row["clip_id"]: experiment.emotions.index(row["label"]) for row in csv.DictReader(lines)}
+    return np.array([known.get(clip.clip_id, -1) for clip in pool], dtype=np.int64)
+
+
+def _toy(experiment: Experiment) -> Path:
+    return write_toy_corpus(experiment.store / "toy", clips=experiment.data.toy_clips, seed=experiment.seed)
+
+
+def _identity(clips: Sequence[Clip], folds: NDArray[np.int64], recipes: Sequence[EncoderRecipe], experiment: Experiment) -> str:
+    streams = {recipe.stream: stream_fingerprint(recipe, experiment.decode) for recipe in recipes}
+    rows = [[clip.clip_id, clip.split.value, *(feature_key(recipe, clip) for recipe in recipes)] for clip in clips]
+    labels = [clip.label for clip in clips if clip.split is Split.LABELLED]
+    return fingerprint("corpus", streams, rows, labels, folds.tolist(), list(experiment.emotions.names))

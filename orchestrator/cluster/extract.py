@@ -1,0 +1,230 @@
+"""Clips to stored features: decode once, encode once, keep everything that was finished.
+
+    clips that lack a stored row of some stream
+      └─ decode tasks (killable children)           one block = `clips_per_block` clips, planned before anything runs
+           └─ video pool ── shard ──► FeatureStore       frames cross the object store once, then are dropped
+                └─ audio pool ── shard ──► FeatureStore
+                     └─ text pool ── shard ──► FeatureStore
+                          └─ one status row a clip ──► driver: progress, quarantine
+
+Each pool commits its shard before it hands the rest of the block on, so a crash redoes at most a block. Shards are named by their
+content: a block that Ray runs twice is stored once. A clip that cannot be decoded becomes a `Rejected` row; a clip without sound,
+picture or words keeps its row with the presence flag off.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray.data
+from ray.data import ActorPoolStrategy
+
+from orchestrator.cluster.columns import from_table, to_table
+from orchestrator.encoders.text import text_key
+from orchestrator.media.decoding import DecodeSettings
+from orchestrator.media.sandbox import Sandbox
+from orchestrator.reports.progress import progress
+from orchestrator.seams import EncoderRecipe
+from orchestrator.settings import ClusterSettings, PoolSettings
+from orchestrator.stores.features import FeatureStore
+from orchestrator.stores.fingerprint import fingerprint
+from orchestrator.vocabulary import MODALITIES, Clip, DecodedClip, Features, Rejected, Split, modality_of
+
+PIPELINE_ORDER = ("video", "audio", "text")  # heaviest payload first, so that it is dropped first
+assert set(PIPELINE_ORDER) == set(MODALITIES)
+HEAVY = {"video": "frames", "audio": "waveform"}  # the column a modality is the last to read
+STATUS = ["clip_id", "stage", "code", "detail"]
+
+
+def stream_fingerprint(recipe: EncoderRecipe, decode: DecodeSettings) -> str:
+    """Identity of a stored stream: everything that can change the bytes of a feature."""
+    return fingerprint("features", recipe.stream, recipe.identity(), decode.identity() if recipe.reads == "video" else None)
+
+
+def feature_key(recipe: EncoderRecipe, clip: Clip | DecodedClip) -> str:
+    """What a clip's row is stored under: its file's bytes or the text read, never its name."""
+    return clip.digest if recipe.reads == "video" else text_key(clip, getattr(recipe, "source", "both"))
+
+
+def extract(
+    clips: Sequence[Clip],
+    recipes: Sequence[EncoderRecipe],
+    decode: DecodeSettings,
+    store: FeatureStore,
+    settings: ClusterSettings,
+    *,
+    retry: bool = False,
+) -> list[Rejected]:
+    """Fill the store with what is missing; returns every clip that cannot be used, of this run and of earlier ones.
+
+    Earlier rejects are not decoded again unless `retry`.
+    """
+    shelf = fingerprint("quarantine", decode.identity())
+    if retry:
+        store.forget_rejected(shelf)
+    digests = {clip.clip_id: clip.digest for clip in clips}
+    known = [row for row in store.rejected(shelf) if row.clip_id in digests]
+    wanted = _missing([clip for clip in clips if clip.clip_id not in {row.clip_id for row in known}], recipes, decode, store)
+    found = len(clips) - len(known) - len(wanted)
+    if found:
+        print(f"resuming: features of {found} clips found, {len(wanted)} to encode", flush=True)
+    if not wanted:
+        return known
+    rejected: list[Rejected] = []
+    statuses = _pipeline(clips, wanted, recipes, decode, store, settings)
+    with progress(len(wanted), "extract") as bar:
+        for batch in statuses.iter_batches(batch_format="pyarrow", batch_size=None):
+            failed = batch.filter(pc.is_valid(batch["code"])).to_pylist()
+            rows = [Rejected(**row) for row in failed]
+            store.reject(shelf, rows)
+            rejected += rows
+            bar.advance(batch.num_rows)
+    return known + rejected
+
+
+def read_features(
+    clips: Sequence[Clip], recipes: Sequence[EncoderRecipe], decode: DecodeSettings, store: FeatureStore
+) -> Features:
+    """Stored features of clips, joined by clip. Raises KeyError when `extract` has not filled the store."""
+    columns = {
+        recipe.stream: store.read(
+            recipe.stream, stream_fingerprint(recipe, decode), [feature_key(recipe, clip) for clip in clips]
+        )
+        for recipe in recipes
+    }
+    return Features(
+        clip_ids=np.array([clip.clip_id for clip in clips], dtype=np.str_),
+        values={stream: values for stream, (values, _) in columns.items()},
+        present=np.stack([present for _, present in columns.values()], axis=1),
+    )
+
+
+def _missing(
+    clips: Sequence[Clip], recipes: Sequence[EncoderRecipe], decode: DecodeSettings, store: FeatureStore
+) -> dict[str, list[str]]:
+    """Streams each clip still lacks, by clip id; clips that lack none are left out, equal content is encoded once."""
+    wanted: dict[str, list[str]] = {}
+    for recipe in recipes:
+        seen = store.known(recipe.stream, stream_fingerprint(recipe, decode))
+        for clip in clips:
+            key = feature_key(recipe, clip)
+            if key not in seen:
+                seen.add(key)
+                wanted.setdefault(clip.clip_id, []).append(recipe.stream)
+    return wanted
+
+
+def _pipeline(
+    clips: Sequence[Clip],
+    wanted: Mapping[str, list[str]],
+    recipes: Sequence[EncoderRecipe],
+    decode: DecodeSettings,
+    store: FeatureStore,
+    settings: ClusterSettings,
+) -> ray.data.Dataset:
+    todo = sorted((clip for clip in clips if clip.clip_id in wanted), key=lambda clip: clip.clip_id)
+    blocks = [todo[start : start + settings.clips_per_block] for start in range(0, len(todo), settings.clips_per_block)]
+    needs_file = any(recipe.reads == "video" for recipe in recipes)
+    data = ray.data.from_arrow([_plan(block, wanted) for block in blocks]).map_batches(
+        decode_block,
+        fn_kwargs={"decode": decode if needs_file else None},
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=settings.decode_cpus,
+    )
+    for modality in PIPELINE_ORDER:
+        chosen = [recipe for recipe in recipes if modality_of(recipe.stream) == modality]
+        needed = [recipe for recipe in chosen if any(recipe.stream in streams for streams in wanted.values())]
+        if needed:
+            pool = settings.pools.get(modality, PoolSettings())
+            data = data.map_batches(
+                EncodeClips,
+                fn_constructor_kwargs={"recipes": needed, "decode": decode, "store": store, "drops": HEAVY.get(modality)},
+                compute=ActorPoolStrategy(min_size=pool.min_actors, max_size=pool.max_actors),
+                batch_size=None,
+                batch_format="pyarrow",
+                num_cpus=pool.cpus,
+                num_gpus=pool.gpus,
+                max_restarts=3,  # Ray's default restarts a dying actor for ever
+                max_task_retries=3,
+            )
+    return data.select_columns(STATUS)
+
+
+class EncodeClips:
+    """One warm replica of a modality's encoders: fed blocks, it commits a shard a stream and passes on what others need."""
+
+    def __init__(self, recipes: Sequence[EncoderRecipe], decode: DecodeSettings, store: FeatureStore, drops: str | None) -> None:
+        self._encoders = [(recipe, stream_fingerprint(recipe, decode), recipe.load()) for recipe in recipes]
+        self._store = store
+        self._drops = drops
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        failures: dict[str, str] = {}
+        usable = block.filter(pc.is_null(block["code"]))
+        clips = from_table(usable)
+        for recipe, shelf, encoder in self._encoders:
+            index = [i for i, streams in enumerate(usable["wanted"].to_pylist()) if recipe.stream in streams]
+            if not index:
+                continue
+            encoded = encoder.encode([clips[i] for i in index])
+            keys = np.array([feature_key(recipe, clips[i]) for i in index])
+            finite = np.isfinite(encoded.values).all(axis=1)  # (B,)
+            failures |= {encoded.clip_ids[i]: recipe.stream for i in np.flatnonzero(~finite)}
+            if finite.any():
+                self._store.write(recipe.stream, shelf, keys[finite], encoded.values[finite], encoded.present[finite])
+        block = block.drop_columns([self._drops]) if self._drops else block
+        return _with_failures(block, failures)
+
+
+def decode_block(block: pa.Table, *, decode: DecodeSettings | None) -> pa.Table:
+    """A Ray Data task: planned clips to frames and sound; a clip that fails keeps its row, with the reason.
+
+    `decode` None leaves the files closed: only transcripts are read.
+    """
+    clips = [Clip(**row, split=Split.UNLABELLED) for row in block.drop_columns(["wanted"]).to_pylist()]
+    results = [_sandbox(decode).decode(clip) if decode else _words_only(clip) for clip in clips]
+    usable = [_words_only(clip) if isinstance(r, Rejected) else r for r, clip in zip(results, clips, strict=True)]
+    reasons = [result if isinstance(result, Rejected) else None for result in results]
+    table = to_table(usable).append_column("wanted", block["wanted"])
+    for column in STATUS[1:]:
+        table = table.append_column(column, pa.array([getattr(reason, column, None) for reason in reasons], pa.string()))
+    return table
+
+
+def _plan(clips: Sequence[Clip], wanted: Mapping[str, list[str]]) -> pa.Table:
+    """One block of work. Labels stay behind: no decoder and no encoder ever sees one."""
+    columns = ("clip_id", "path", "transcript", "digest", "hint")
+    table = pa.table({name: pa.array([getattr(clip, name) for clip in clips], pa.string()) for name in columns})
+    return table.append_column("wanted", pa.array([wanted[clip.clip_id] for clip in clips], pa.list_(pa.string())))
+
+
+def _words_only(clip: Clip) -> DecodedClip:
+    """A clip of which only the transcript is read."""
+    no_frames = np.zeros((0, 0, 0, 3), np.uint8)
+    silence = np.zeros(0, np.float32)
+    return DecodedClip(clip.clip_id, no_frames, silence, silence, 16_000, clip.transcript, clip.digest, (), clip.hint)
+
+
+@functools.cache
+def _sandbox(decode: DecodeSettings) -> Sandbox:
+    """One sandbox a worker process, kept warm between tasks; its children die with the worker."""
+    return Sandbox(decode)
+
+
+def _with_failures(block: pa.Table, failures: Mapping[str, str]) -> pa.Table:
+    if not failures:
+        return block
+    rows = block.select(STATUS).to_pylist()
+    for row in rows:
+        if row["clip_id"] in failures:
+            detail = f"the encoder of {failures[row['clip_id']]} gave a value that is not finite"
+            row |= {"stage": "encode", "code": "NONFINITE_FEATURE", "detail": detail}
+    for column in STATUS[1:]:
+        position = block.schema.get_field_index(column)
+        block = block.set_column(position, column, pa.array([row[column] for row in rows], pa.string()))
+    return block

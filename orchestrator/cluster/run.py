@@ -1,0 +1,87 @@
+"""The main job after the features stand: walk the rounds.
+
+    Corpus ─► shared memory ─► rounds (controller actor) ─► ledger, fitted ensembles
+
+`Run` is a run's place on disk: `<store>/runs/<name>-<fingerprint>/`. The fingerprint covers every setting that can change a
+result, so the same command finds the same place and goes on there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import ray
+
+from orchestrator.cluster.controller import found_rounds, walk_rounds
+from orchestrator.cluster.corpus import Corpus, pool_truth
+from orchestrator.cluster.ledger import RoundLedger
+from orchestrator.cluster.steps import KIND, StepsRecipe
+from orchestrator.errors import InputError
+from orchestrator.settings import Experiment
+from orchestrator.stores.artifacts import ArtifactStore
+from orchestrator.stores.fingerprint import fingerprint, identity_of
+from orchestrator.training.ensemble import Ensemble
+from orchestrator.vocabulary import RoundRecord, Split
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Where a run's own files rest, and the name its results go by."""
+
+    name: str
+    directory: Path
+
+    @classmethod
+    def of(cls, experiment: Experiment, corpus_identity: str) -> Run:
+        """The place of an experiment on a corpus."""
+        rounds = identity_of(replace(experiment.rounds, rounds=0, patience=1))  # more rounds later go on from these
+        parts = [identity_of(part) for part in (experiment.fusion, experiment.selection, experiment.mixing)]
+        key = fingerprint("run", corpus_identity, experiment.seed, rounds, *parts)
+        name = f"{experiment.name}-{key}"
+        return cls(name, experiment.store / "runs" / name)
+
+    @property
+    def ledger(self) -> RoundLedger:
+        return RoundLedger(self.directory)
+
+
+def steps_recipe(experiment: Experiment, corpus: Corpus, *, workers: int) -> StepsRecipe:
+    """Put the features into shared memory once; controllers and trials read them there."""
+    return StepsRecipe(
+        labelled=ray.put(corpus.of(Split.LABELLED)),
+        pool=ray.put(corpus.of(Split.UNLABELLED)),
+        truth=corpus.truth,
+        folds=corpus.folds,
+        classes=len(experiment.emotions),
+        fusion=experiment.fusion,
+        mixing=experiment.mixing,
+        seed=experiment.seed,
+        upstream=corpus.identity,
+        store=experiment.store,
+        workers=workers,
+        gpus_per_worker=experiment.cluster.gpus_per_fit_worker,
+    )
+
+
+def self_train(experiment: Experiment, corpus: Corpus, run: Run) -> Iterator[RoundRecord]:
+    """The rounds of a run, each as soon as it is finished; finished ones are read, and said so."""
+    if found := found_rounds(run.ledger, experiment.rounds):
+        print(f"resuming: round {found[-1]} of {experiment.rounds.rounds} found", flush=True)
+    pool = [corpus.clips[i] for i in corpus.indices(Split.UNLABELLED)]
+    yield from walk_rounds(
+        steps_recipe(experiment, corpus, workers=experiment.cluster.fit_workers),
+        experiment.rounds,
+        experiment.selection,
+        run.ledger,
+        pool_truth(experiment, pool),
+    )
+
+
+def load_student(store: Path, student: str) -> Ensemble:
+    """A fitted ensemble by its fingerprint."""
+    directory = ArtifactStore(store).find(KIND, student)
+    if directory is None:
+        raise InputError(f"no fitted ensemble {student} in {store}: run jobs.self_train with the same settings first")
+    return Ensemble.load(directory)

@@ -1,0 +1,48 @@
+"""Join or start a Ray cluster, and say which.
+
+A private cluster is started unless an address is given or the process runs inside a submitted job: `ray.init()` alone may join
+a stranger's cluster on the same machine. Nothing listens beyond loopback.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from orchestrator.settings import ClusterSettings
+
+# One thread an actor: sums of floats come out the same on any machine size; width comes from more actors.
+WORKER_ENV = {"OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0", "TOKENIZERS_PARALLELISM": "false"}
+
+
+@contextmanager
+def session(settings: ClusterSettings) -> Iterator[None]:
+    """A Ray session for the length of a job; a session that stands already is used and left standing."""
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # keep CUDA_VISIBLE_DEVICES of 0-GPU actors as it is
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
+    local = address == "local"
+    if local:
+        os.environ.update(WORKER_ENV)
+    context = ray.init(
+        address=address,
+        num_cpus=settings.cpus if local else None,
+        include_dashboard=False if local else None,
+        runtime_env=None if local else {"env_vars": WORKER_ENV},
+        logging_level=logging.WARNING,
+    )
+    resources = ray.cluster_resources()
+    kind = "a private Ray cluster" if local else f"the Ray cluster at {context.address_info.get('gcs_address', address)}"
+    print(f"running on {kind}: {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs", flush=True)
+    try:
+        yield
+    finally:
+        ray.shutdown()

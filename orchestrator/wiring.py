@@ -1,0 +1,128 @@
+"""Config to objects: the only hydra import outside `jobs/`.
+
+    command line -> compose(configs/) -> check -> instantiate -> Experiment
+
+A config is input too: `_target_` may only name dataclasses of `orchestrator`, a key that its class does not have and a value of
+the wrong type are refused with the full key before anything starts.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from orchestrator.errors import ConfigError
+from orchestrator.settings import Experiment, JobSettings
+from orchestrator.vocabulary import MODALITIES
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+def compose_config(overrides: Sequence[str]) -> DictConfig:
+    """The config of a command line, checked. Raises ConfigError naming the key."""
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base=None):
+            config = compose("config", overrides=[_reach(override) for override in overrides])
+        OmegaConf.resolve(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"{error}\nEvery key and choice is listed in {CONFIGS}.") from error
+    for where, node in _targets(config):
+        _check(where, node)
+    return config
+
+
+def build(config: DictConfig) -> tuple[Experiment, JobSettings]:
+    """Every object of a run, and what its job alone reads. Raises ConfigError with what a class says of its settings."""
+    nodes = {str(key): node for key, node in config.items()}
+    try:
+        parts = {key: instantiate(node, _convert_="all") if OmegaConf.is_config(node) else node for key, node in nodes.items()}
+        job = parts.pop("job")
+        del parts["clip"]  # a short spelling of job.clip
+        recipes = [parts.pop(modality, None) for modality in MODALITIES] + list(parts.pop("more_streams").values())
+        parts["encoders"] = {recipe.stream: recipe for recipe in recipes if recipe}  # `none` is an empty node
+        parts["prompts"] = parts.get("prompts") or None
+        return Experiment(**parts | {"store": Path(parts["store"]).expanduser().resolve()}), job
+    except HydraException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, ConfigError):
+            raise cause from None
+        raise ConfigError(str(error)) from error
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The config as plain containers: what a report and MLflow keep."""
+    return typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+
+
+def _reach(override: str) -> str:
+    """`a.b=c` may set a default its YAML does not spell out; whether the class has it is checked after composition."""
+    key, _, _ = override.partition("=")
+    return f"++{override}" if "." in key and key[0].isalpha() and "/" not in key else override
+
+
+def _targets(node: Any, where: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if OmegaConf.is_dict(node):
+        if "_target_" in node:
+            yield where, node
+        for key in node:
+            yield from _targets(node[key], f"{where}.{key}".lstrip("."))
+    elif OmegaConf.is_list(node):
+        for index, item in enumerate(node):
+            yield from _targets(item, f"{where}[{index}]")
+
+
+def _check(where: str, node: Mapping[str, Any]) -> None:
+    target = str(node["_target_"])
+    module, _, name = target.rpartition(".")
+    if not target.startswith("orchestrator."):
+        raise ConfigError(f"{where}._target_ is {target!r}; only classes of orchestrator may be built from a config")
+    try:
+        cls = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{where}._target_ is {target!r}, which does not exist: {error}") from error
+    if not is_dataclass(cls):
+        raise ConfigError(f"{where}._target_ is {target!r}; only settings and recipes (dataclasses) may be built from a config")
+    known = {field.name: field for field in fields(cls) if field.init}
+    for key in node:
+        if key == "_target_":
+            continue
+        if key not in known:
+            raise ConfigError(f"{where}.{key} is not a setting of {name}; its settings are {', '.join(sorted(known))}")
+        if not _fits(node[key], _hint(cls, str(known[key].type))):
+            raise ConfigError(f"{where}.{key} must be {known[key].type}, got {node[key]!r}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a scalar of a config suits an annotation; containers and nested targets are their class's business."""
+    if hint is Any:
+        return True
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) is typing.Literal:
+        return value in typing.get_args(hint)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (str, bool, types.NoneType):
+        return isinstance(value, hint)
+    return OmegaConf.is_config(value)
+
+
+def _hint(cls: type, annotation: str) -> Any:
+    """The type behind an annotation; Any when its module imports it for the type checker alone."""
+    try:
+        return eval(annotation, vars(import_module(cls.__module__)))
+    except NameError:
+        return Any
