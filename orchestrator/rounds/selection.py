@@ -39,9 +39,8 @@ def winners(predictions: Predictions, handicap: Floats | None = None) -> Winners
     labels = np.empty(len(predictions), np.int64)
     confidence = np.empty(len(predictions), np.float32)
     for rows, scaled in slices(predictions):
-        best = (scaled if handicap is None else scaled - handicap).argmax(axis=1)
-        top = scaled[np.arange(len(best)), best]
-        scaled -= top[:, None]
+        best = (scaled if handicap is None else scaled - handicap.astype(np.float32)).argmax(axis=1)
+        scaled -= np.take_along_axis(scaled, best[:, None], axis=1)
         labels[rows] = best
         confidence[rows] = 1.0 / np.exp(scaled, out=scaled).sum(axis=1)
     np.rint(confidence * _STEPS, out=confidence)
@@ -49,13 +48,13 @@ def winners(predictions: Predictions, handicap: Floats | None = None) -> Winners
     return Winners(labels, confidence)
 
 
-def slices(predictions: Predictions) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """Slices of rows with their calibrated logits, float64 `(b, C)`, free to be overwritten."""
+def slices(predictions: Predictions) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Slices of rows with their calibrated logits `(b, C)`, free to be overwritten."""
+    scale, bias = predictions.scale.astype(np.float32), predictions.bias.astype(np.float32)
     for first in range(0, len(predictions), _SLICE):
         rows = slice(first, min(first + _SLICE, len(predictions)))
-        scaled = predictions.logits[rows].astype(np.float64)  # (b, C)
-        scaled *= predictions.scale
-        scaled += predictions.bias
+        scaled = predictions.logits[rows] * scale
+        scaled += bias
         yield rows, scaled
 
 
