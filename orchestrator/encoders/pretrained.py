@@ -5,7 +5,8 @@ Loaded in the precision asked for, whatever the file was saved in; hidden states
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.encoders.weights import find_model
@@ -15,23 +16,50 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+_UNREAD = ("pooler.", "masked_spec_embed")  # weights that no hidden state hangs on
+
 
 def load_model(model: str, revision: str | None, dtype: torch.dtype) -> Any:
     """The bare transformer in eval mode on the CPU; of an encoder-decoder model, its encoder. Raises ModelUnavailable."""
     from transformers import AutoModel
-    from transformers.utils import logging
 
     directory = find_model(model, revision)
-    logging.disable_progress_bar()
     try:
-        found = AutoModel.from_pretrained(
-            directory, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
-        )
+        with _quiet():
+            found, info = AutoModel.from_pretrained(
+                directory,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, KeyError) as error:
         raise _unavailable(model, str(directory), error) from error
+    part = "encoder." if found.config.is_encoder_decoder else ""
+    missing = sorted(key for key in info["missing_keys"] if key.startswith(part) and not key.startswith(_UNREAD))
+    if missing:
+        raise ModelUnavailable(
+            f"model {model!r}: the weights in {directory} lack {len(missing)} tensors ({missing[0]}, ...), which transformers "
+            "would make up at random; give the directory that save_pretrained wrote"
+        )
     found.config.use_cache = False  # keys and values are for writing on; we only read
     encoder: nn.Module = found.get_encoder() if found.config.is_encoder_decoder else found
     return encoder.eval().requires_grad_(False)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers reports heads we do not read and draws a bar for a local file; we look at what is missing ourselves."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def load_tokenizer(model: str, revision: str | None) -> Any:

@@ -25,6 +25,7 @@ WINDOW_S, HOP_S = 0.032, 0.010
 BANDS, CEPSTRA = 40, 20
 PITCH_HZ = (70.0, 450.0)
 VOICED = 0.5  # least height of the autocorrelation's peak in a voiced frame
+OCTAVE_COST = 0.03
 QUIET = 10.0  # nepers of power (43 dB) below the loudest frame: what is softer is a pause, and only counts as one
 LONGEST_S = 60.0  # of a longer clip, the middle
 
@@ -92,7 +93,8 @@ def _power(waveform: Floats, rate_hz: int) -> Track:
 def _pitch(power: Track, rate_hz: int) -> tuple[Track, Track]:
     """Pitch in Hz and how periodic each frame is, in [0, 1], by the autocorrelation's highest peak in the range of voices.
 
-    The autocorrelation is divided by the window's own, so that low voices are not put at a disadvantage (Boersma 1993, eq. 9).
+    The autocorrelation is divided by the window's own, so that low voices are not put at a disadvantage (Boersma 1993, eq. 9),
+    and each octave down costs a little, so that of equal peaks the highest pitch wins (eq. 24).
     """
     points = 2 * (power.shape[1] - 1)
     first, last = int(rate_hz / PITCH_HZ[1]), int(rate_hz / PITCH_HZ[0])
@@ -100,7 +102,7 @@ def _pitch(power: Track, rate_hz: int) -> tuple[Track, Track]:
     own = fft.irfft(np.abs(fft.rfft(window, n=points)) ** 2)[: last + 1]
     correlation = fft.irfft(power, n=points, axis=1)[:, : last + 1] * (own[0] / np.maximum(own, own[0] * 0.02)).astype(np.float32)
     inside = correlation[:, first:] / np.maximum(correlation[:, :1], 1e-9)
-    best = inside.argmax(axis=1)
+    best = (inside - OCTAVE_COST * np.log2(np.arange(first, last + 1) / first)).argmax(axis=1)
     return np.asarray(rate_hz / (best + first), np.float32), inside[np.arange(len(best)), best].clip(0, 1)
 
 
