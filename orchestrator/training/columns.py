@@ -1,13 +1,13 @@
-"""Stored features as the trainer reads them: standardised minibatches by row index, absent streams zero.
+"""Stored features as heads read them: standardised, reduced to their principal components, absent streams zero.
 
-    Features (float16 or float32, also memory-mapped)  ──►  Columns.batch(index)  ──►  {stream: (B, D) float32}, present (B, M)
+    Features (float16 or float32, also memory-mapped)  ──►  Basis.apply  ──►  {stream: (N, D') float32}, present (N, M)
 
-Features stay as they are stored; a minibatch is gathered, standardised and masked on its way.
+Encoders give thousands of correlated numbers a clip. The leading components keep what tells clips apart, cost a tenth in
+training, and with few labels judge better than all of them. Labels play no part here, so every clip may be looked at.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,39 +17,72 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from orchestrator.errors import Diverged
-from orchestrator.vocabulary import Features
+from orchestrator.vocabulary import Features, Floats
 
 CHUNK = 2048  # rows looked at together where all rows are walked
+SAMPLE = 8192  # rows that decide the principal components
 FURTHEST = 8.0  # standard deviations; what lies beyond is an artefact of the encoder, not an emotion
 
 
 @dataclass(frozen=True, slots=True)
-class Standard:
-    """Mean and inverse deviation of every feature over the clips that have it: `mean[stream]`, `inverse[stream]` `(D,)`.
+class Basis:
+    """How the features of one stream are read: `((x - mean) * inverse) @ axes`.
 
-    A constant feature gets inverse 0 and so says nothing. Labels play no part, so every row may be looked at.
+    - `mean`, `inverse` `(D,)`: over the clips that have the stream; a constant feature gets inverse 0 and so says nothing.
+    - `axes` `(D, D')`: principal axes, scaled so that a clip's numbers have mean square 1.
     """
 
-    mean: Mapping[str, Tensor]
-    inverse: Mapping[str, Tensor]
-
-    @property
-    def dims(self) -> dict[str, int]:
-        return {stream: len(mean) for stream, mean in self.mean.items()}
+    mean: Tensor
+    inverse: Tensor
+    axes: Tensor
 
     @classmethod
-    def of(cls, parts: Sequence[Features]) -> Standard:
-        """Raises Diverged when a value of a present stream is not finite."""
-        mean, inverse = {}, {}
-        for index, stream in enumerate(parts[0].values):
-            middle, deviation = _moments([(part.values[stream], part.present[:, index]) for part in parts], stream)
-            mean[stream] = torch.from_numpy(middle.astype(np.float32))
-            alive = deviation > 1e-6 * (np.abs(middle) + 1e-6)
-            inverse[stream] = torch.from_numpy((alive / np.where(alive, deviation, 1.0)).astype(np.float32))
-        return cls(mean, inverse)
+    def of(cls, parts: Sequence[tuple[Floats, NDArray[np.bool_]]], components: int) -> Basis:
+        """From values `(N, D)` and presence `(N,)` of one or more sets of clips. Draws from torch's global generator.
+
+        Raises Diverged when a present value is not finite.
+        """
+        mean, deviation = _moments(parts)
+        alive = deviation > 1e-6 * (np.abs(mean) + 1e-6)
+        centre, inverse = _single(mean), _single(alive / np.where(alive, deviation, 1.0))
+        sample = torch.cat([_standard(torch.from_numpy(rows), centre, inverse) for rows in _sample(parts)])
+        size = min(components, *sample.shape)
+        axes = (
+            torch.svd_lowrank(sample, q=min(size + 8, *sample.shape), niter=4)[2][:, :size]
+            if size
+            else sample.new_zeros(sample.shape[1], 1)
+        )
+        spread = (sample @ axes).square().mean().sqrt().clamp(min=1e-6)
+        return cls(centre, inverse, axes / spread)
+
+    @property
+    def width(self) -> int:
+        return self.axes.shape[1]
+
+    def apply(self, values: Floats, present: NDArray[np.bool_]) -> Tensor:
+        """`(N, D')` float32; zeros where absent."""
+        read = torch.zeros(len(values), self.width)
+        for start in range(0, len(values), CHUNK):
+            rows = np.flatnonzero(present[start : start + CHUNK]) + start
+            read[rows] = _standard(torch.from_numpy(values[rows].astype(np.float32)), self.mean, self.inverse) @ self.axes
+        return read
 
 
-def _moments(parts: list[tuple[NDArray[np.floating], NDArray[np.bool_]]], stream: str) -> tuple[NDArray, NDArray]:  # type: ignore[type-arg]
+def _standard(rows: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
+    return ((rows - mean) * inverse).clamp_(-FURTHEST, FURTHEST)
+
+
+def _single(values: Floats) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def _sample(parts: Sequence[tuple[Floats, NDArray[np.bool_]]]) -> list[NDArray[np.float32]]:
+    """Present rows, evenly spaced, at most `SAMPLE` or so in all."""
+    step = max(1, sum(int(present.sum()) for _, present in parts) // SAMPLE)
+    return [values[np.flatnonzero(present)[::step]].astype(np.float32) for values, present in parts]
+
+
+def _moments(parts: Sequence[tuple[Floats, NDArray[np.bool_]]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     width = parts[0][0].shape[1]
     count, total, squares = 0, np.zeros(width), np.zeros(width)
     for values, present in parts:
@@ -57,32 +90,43 @@ def _moments(parts: list[tuple[NDArray[np.floating], NDArray[np.bool_]]], stream
             rows = values[start : start + CHUNK][present[start : start + CHUNK]].astype(np.float64)
             count, total, squares = count + len(rows), total + rows.sum(axis=0), squares + np.square(rows).sum(axis=0)
     if not (np.isfinite(total).all() and np.isfinite(squares).all()):
-        raise Diverged(f"features of stream {stream!r} hold values that are not finite; extract them again")
+        raise Diverged("it holds values that are not finite")
     mean = total / max(1, count)
     return mean, np.sqrt(np.maximum(squares / max(1, count) - np.square(mean), 0.0))
 
 
-class Columns:
-    """Features of N clips on a device, read by row index."""
+def bases(parts: Sequence[Features], components: int) -> dict[str, Basis]:
+    """One basis a stream. Raises Diverged naming a stream whose features are not finite."""
+    found = {}
+    for index, stream in enumerate(parts[0].values):
+        try:
+            found[stream] = Basis.of([(part.values[stream], part.present[:, index]) for part in parts], components)
+        except Diverged as error:
+            raise Diverged(f"stream {stream!r} cannot be learnt from: {error}. Extract it again.") from error
+    return found
 
-    def __init__(self, features: Features, standard: Standard, device: torch.device) -> None:
-        if features.streams != tuple(standard.mean):
-            raise ValueError(f"the ensemble reads streams {list(standard.mean)}, got features of {list(features.streams)}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # read-only arrays (memory maps, the object store) are only read
-            self._values = {stream: torch.from_numpy(values).to(device) for stream, values in features.values.items()}
-            self._present = torch.from_numpy(features.present).to(device)  # (N, M)
-        self._mean = {stream: mean.to(device) for stream, mean in standard.mean.items()}
-        self._inverse = {stream: inverse.to(device) for stream, inverse in standard.inverse.items()}
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """N clips on a device, read by row index: `values[stream]` `(N, D')`, `present` `(N, M)`."""
+
+    values: Mapping[str, Tensor]
+    present: Tensor
+
+    @classmethod
+    def of(cls, features: Features, read: Mapping[str, Basis], device: torch.device) -> Columns:
+        """Raises ValueError when the streams are not those of the bases."""
+        if features.streams != tuple(read):
+            raise ValueError(f"the ensemble reads the streams {list(read)}, got features of {list(features.streams)}")
+        values = {
+            stream: read[stream].apply(stored, features.present[:, index]).to(device)
+            for index, (stream, stored) in enumerate(features.values.items())
+        }
+        return cls(values, torch.from_numpy(np.ascontiguousarray(features.present)).to(device))
 
     def __len__(self) -> int:
-        return len(self._present)
+        return len(self.present)
 
     def batch(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Standardised values `(B, D)` by stream, zero where absent, and presence `(B, M)`."""
-        present = self._present[index]
-        values = {}
-        for column, (stream, stored) in enumerate(self._values.items()):
-            rows = stored[index].to(torch.float32).sub_(self._mean[stream]).mul_(self._inverse[stream])
-            values[stream] = rows.clamp_(-FURTHEST, FURTHEST).masked_fill_(~present[:, column, None], 0.0)
-        return values, present
+        """Values `(B, D')` by stream, zero where absent, and presence `(B, M)`."""
+        return {stream: rows[index] for stream, rows in self.values.items()}, self.present[index]

@@ -9,7 +9,8 @@ same whichever worker trains it and whatever else is trained.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -24,10 +25,11 @@ from orchestrator.models.fusion import AttentionFusion, Concatenation, GatedExpe
 from orchestrator.models.modality_dropout import ModalityDropout
 from orchestrator.seams import Json
 from orchestrator.training.checkpoints import load_weights, save_weights
-from orchestrator.training.columns import CHUNK, Columns, Standard
+from orchestrator.training.columns import Basis, Columns, bases
 from orchestrator.training.loop import OnEpoch, fit_group
 from orchestrator.vocabulary import Features, Ints, modality_subsets
 
+ROWS = 8192  # clips asked at once
 HEADS: dict[str, type[Head]] = {
     head.__name__: head for head in (AttentionFusion, Concatenation, GatedExperts, MerToolsAttention, Linear)
 }
@@ -37,7 +39,8 @@ HEADS: dict[str, type[Head]] = {
 class FusionRecipe:
     """How a fusion ensemble is trained.
 
-    - `seeds`: members per fold. `epochs`: at most one pass costs N / batch_size steps; small sets get `min_steps` in all.
+    - `seeds`: members per fold. `components`: principal components kept of each stream.
+    - `epochs`: passes over the rows, but never fewer than `min_steps` nor more than `max_steps` minibatches.
     - `lr` falls along a cosine to 0; `weight_decay` is decoupled (AdamW).
     - `feature_mask`: share of feature coordinates hidden, `feature_noise`: deviation of Gaussian noise on standardised features.
     - `mixup`: alpha of the Beta distribution that mixes pairs of samples; 0 is off.
@@ -48,8 +51,10 @@ class FusionRecipe:
     head: Head = field(default_factory=AttentionFusion)
     modality_dropout: ModalityDropout = field(default_factory=ModalityDropout)
     seeds: int = 2
+    components: int = 64
     epochs: int = 30
     min_steps: int = 300
+    max_steps: int = 3000
     batch_size: int = 128
     lr: float = 1e-3
     weight_decay: float = 0.1
@@ -62,7 +67,7 @@ class FusionRecipe:
     class_balance: Literal["none", "weights", "oversample"] = "none"
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "epochs", "batch_size"):
+        for name in ("seeds", "components", "epochs", "max_steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"fusion.{name} must be at least 1, got {getattr(self, name)}")
         for name in ("min_steps", "weight_decay", "mixup", "feature_noise", "consistency"):
@@ -103,24 +108,24 @@ class Ensemble:
     recipe: FusionRecipe
     members: tuple[tuple[int, int], ...]
     classes: int
-    standard: Standard
+    bases: Mapping[str, Basis]
     weights: Mapping[str, Tensor]
 
     def logits(self, features: Features) -> NDArray[np.float32]:
         """What every member says of every clip, `(J, N, C)`."""
         head = self.head()
         device = next(head.parameters()).device
-        columns = Columns(features, self.standard, device)
         told = np.empty((len(self.members), len(features), self.classes), np.float32)
         with torch.inference_mode():
-            for start in range(0, len(features), CHUNK):
-                values, present = columns.batch(torch.arange(start, min(start + CHUNK, len(features)), device=device))
-                told[:, start : start + CHUNK] = head(values, present).cpu().numpy()
+            for start in range(0, len(features), ROWS):
+                columns = Columns.of(features.rows(np.arange(start, min(start + ROWS, len(features)))), self.bases, device)
+                told[:, start : start + ROWS] = head(columns.values, columns.present).cpu().numpy()
         return told
 
     def head(self) -> nn.Module:
         """The module, ready to be asked."""
-        head = self.recipe.head.build(self.standard.dims, self.classes, len(self.members))
+        dims = {stream: basis.width for stream, basis in self.bases.items()}
+        head = self.recipe.head.build(dims, self.classes, len(self.members))
         head.load_state_dict(dict(self.weights))
         return head.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
@@ -161,13 +166,13 @@ class Ensemble:
     def save(self, directory: Path) -> None:
         """Safetensors and JSON."""
         tensors = {f"head.{name}": tensor for name, tensor in self.weights.items()}
-        for stream in self.standard.mean:
-            tensors |= {f"mean.{stream}": self.standard.mean[stream], f"inverse.{stream}": self.standard.inverse[stream]}
+        for stream, basis in self.bases.items():
+            tensors |= {f"{part}.{stream}": getattr(basis, part) for part in ("mean", "inverse", "axes")}
         meaning: dict[str, Json] = {
             "recipe": self.recipe.identity(),
             "members": self.members,
             "classes": self.classes,
-            "streams": list(self.standard.mean),
+            "streams": list(self.bases),
         }
         save_weights(directory, tensors, meaning)
 
@@ -175,12 +180,12 @@ class Ensemble:
     def load(cls, directory: Path) -> Ensemble:
         """Raises DamagedArtifact when the files cannot be read."""
         tensors, meaning = load_weights(directory)
-        standard = Standard(
-            *({stream: tensors[f"{part}.{stream}"] for stream in meaning["streams"]} for part in ("mean", "inverse"))
-        )
+        read = {
+            stream: Basis(*(tensors[f"{part}.{stream}"] for part in ("mean", "inverse", "axes"))) for stream in meaning["streams"]
+        }
         weights = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
         members = tuple((fold, seed) for fold, seed in meaning["members"])
-        return cls(FusionRecipe.from_identity(meaning["recipe"]), members, meaning["classes"], standard, weights)
+        return cls(FusionRecipe.from_identity(meaning["recipe"]), members, meaning["classes"], read, weights)
 
 
 def subset_logits(ensemble: Ensemble, features: Features, folds: Ints) -> dict[str, NDArray[np.float32]]:
@@ -219,15 +224,15 @@ def fit_members(
         raise ValueError(f"members {sorted(wanted)} are not whole groups of {groups}")
     _check_rows(features, targets, weights)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    standard = Standard.of([features] if unlabelled is None else [features, unlabelled])
-    labelled = Columns(features, standard, device)
-    pool = None if unlabelled is None else Columns(unlabelled, standard, device)
+    with _chance(seed, len(groups)):
+        read = bases([features] if unlabelled is None else [features, unlabelled], recipe.components)
+    labelled = Columns.of(features, read, device)
+    pool = None if unlabelled is None or not recipe.consistency else Columns.of(unlabelled, read, device)
     epochs = count()
     parts = []
     for index in chosen:
-        with torch.random.fork_rng():
-            torch.manual_seed(int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0] >> np.uint64(1)))
-            head = recipe.head.build(standard.dims, targets.shape[2], folds).to(device)
+        with _chance(seed, index):
+            head = recipe.head.build({stream: basis.width for stream, basis in read.items()}, targets.shape[2], folds).to(device)
             fit_group(
                 recipe,
                 head,
@@ -239,8 +244,16 @@ def fit_members(
                 on_epoch=lambda _, loss: None if on_epoch is None else on_epoch(next(epochs), loss),
             )
         state = {name: tensor.detach().cpu() for name, tensor in head.state_dict().items()}
-        parts.append(Ensemble(recipe, tuple((fold, index) for fold in range(folds)), targets.shape[2], standard, state))
+        parts.append(Ensemble(recipe, tuple((fold, index) for fold in range(folds)), targets.shape[2], read, state))
     return Ensemble.merge(parts)
+
+
+@contextmanager
+def _chance(seed: int, part: int) -> Iterator[None]:
+    """Torch's global generators, seeded for one part of a fit and put back afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(int(np.random.SeedSequence([seed, part]).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        yield
 
 
 def _check_rows(features: Features, targets: NDArray[np.float32], weights: NDArray[np.float32]) -> None:

@@ -49,15 +49,15 @@ def fit_group(
     weights = weights / weights.mean(dim=1, keepdim=True).clamp(min=1e-12)
     batch = min(recipe.batch_size, len(labelled))
     per_epoch = math.ceil(len(labelled) / batch)
-    epochs = max(recipe.epochs, math.ceil(recipe.min_steps / per_epoch))
+    steps = min(max(recipe.epochs * per_epoch, recipe.min_steps), recipe.max_steps)
     optimizer = torch.optim.AdamW(head.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * per_epoch)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     rows = _rows(len(labelled), batch, chance if recipe.class_balance == "oversample" else None)
     others = None if unlabelled is None else _rows(len(unlabelled), min(batch, len(unlabelled)), None)
     head.train()
-    for epoch in range(epochs):
+    for epoch in range(math.ceil(steps / per_epoch)):
         losses: list[Tensor] = []
-        for _ in range(per_epoch):
+        for _ in range(min(per_epoch, steps - epoch * per_epoch)):
             index = next(rows)
             loss = _supervised(recipe, head, labelled, targets, weights, index, streams)
             if others is not None and unlabelled is not None and recipe.consistency > 0:
