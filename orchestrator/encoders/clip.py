@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from orchestrator.encoders.rows import encoded
 from orchestrator.encoders.weights import as_local, digest_of_file, find_model
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 
 TINY = str(Path(__file__).parent / "tiny_clip")  # ships with the package; `tiny_clip/train.py` made it
 RANDOM = "random"
-_HUB_FILES = ("open_clip_*.safetensors", "open_clip_config.json", "tokenizer*", "vocab*", "special_tokens_map.json", "merges.txt")
+_CONFIG = "open_clip_config.json"
+_HUB_FILES = ("open_clip_*.safetensors", _CONFIG, "tokenizer*", "vocab*", "special_tokens_map.json", "merges.txt")
 _CLIPS_ON_GPU = 32
 
 
@@ -144,23 +146,22 @@ def preprocess_frames(
     resize_mode: str = "shortest",
     interpolation: str = "bicubic",
 ) -> Tensor:
-    """Frames u8 `(T, H, W, 3)` to a float32 tensor `(T, 3, S, S)`, as open_clip's transform does to PIL images.
+    """Frames u8 `(T, H, W, 3)` to a float32 tensor `(T, 3, S, S)`: open_clip's own transform, to the bit.
 
-    Antialiased resize of bytes (shorter side to S, or both for "squash"), centre crop, mean and deviation.
+    Resize (shorter side to S, or both for "squash"), centre crop, mean and deviation. Pillow resizes, as it does there: torch's
+    antialiased resize is off by one level in 255 at a few pixels, enough to turn a small model's embedding.
     """
     import torch
-    from torch.nn import functional as F
 
-    pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)  # (T, 3, H, W)
-    height, width = pixels.shape[2:]
+    height, width = frames.shape[1:3]
     short = min(height, width)
     target = (size_px, size_px) if resize_mode == "squash" else (size_px * height // short, size_px * width // short)
-    if target != (height, width):
-        pixels = F.interpolate(pixels, size=target, mode=interpolation, antialias=True)
     top, left = (round((side - size_px) / 2.0) for side in target)
-    pixels = pixels[:, :, top : top + size_px, left : left + size_px].float().div_(255.0)
-    scale = [torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1) for values in (mean, std)]
-    return pixels.sub_(scale[0]).div_(scale[1])
+    method = Image.Resampling.BICUBIC if interpolation == "bicubic" else Image.Resampling.BILINEAR
+    resized = np.stack([np.asarray(Image.fromarray(frame).resize(target[::-1], method)) for frame in frames])
+    pixels = torch.from_numpy(resized[:, top : top + size_px, left : left + size_px]).permute(0, 3, 1, 2).float().div_(255.0)
+    centre, spread = (torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1) for values in (mean, std))
+    return pixels.sub_(centre).div_(spread).contiguous()
 
 
 def load_clip(model: str = TINY, weights: str | None = None) -> nn.Module:
@@ -259,7 +260,7 @@ def _find(model: str, weights: str | None) -> _Files:
 
 
 def _config_in(directory: Path) -> Path:
-    own = directory / "open_clip_config.json"
+    own = directory / _CONFIG
     found = [own] if own.is_file() else sorted(directory.glob("*.json"))
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
@@ -270,8 +271,7 @@ def _config_in(directory: Path) -> Path:
 
 
 def _beside(config: Path) -> Path:
-    preferred = [config.with_name("open_clip_model.safetensors"), config.with_suffix(".safetensors")]
-    return next((file for file in preferred if file.is_file()), preferred[0])
+    return config.with_name("open_clip_model.safetensors" if config.name == _CONFIG else f"{config.stem}.safetensors")
 
 
 def _repository(model: str, tag: str) -> str:
@@ -296,7 +296,7 @@ def _register(files: _Files, model: str) -> str:
         if model not in open_clip.list_models():
             raise ModelUnavailable(f"model {model!r}: open_clip does not know it; `open_clip.list_models()` has the names")
         return model
-    if files.config.name == "open_clip_config.json":
+    if files.config.name == _CONFIG:
         return f"local-dir:{files.config.parent}"
     open_clip.add_model_config(files.config)
     return files.config.stem
