@@ -65,6 +65,11 @@ def test_a_student_learns_neither_its_own_fold_nor_labels_its_teacher_did_not_gi
     assert (mixed.weights[1] > 0).tolist() == [True, True, False, False, True, True, True]
 
 
+def test_without_pseudo_labels_students_learn_from_the_other_folds() -> None:
+    mixed = Mixing().mix(HUMANS, TRUTH, FOLDS, 2, None)
+    assert mixed.weights.tolist() == [[0, 0, 1, 1], [1, 1, 0, 0]]
+
+
 def test_pseudo_labels_together_weigh_at_most_the_ratio_times_the_human_labels() -> None:
     mixed = Mixing(ratio=0.5).mix(HUMANS, TRUTH, FOLDS, 2, labels_of_both())
     assert mixed.weights[:, 4:].sum(axis=1).tolist() == pytest.approx([1.0, 1.0])  # half of two human labels
