@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
@@ -39,6 +39,15 @@ def file_digest(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def tree_digest(directory: str | Path) -> str:
+    """SHA-256 of a directory: the relative names and the bytes of all its files, links followed."""
+    root = Path(directory)
+    if not root.is_dir():
+        raise NotADirectoryError(f"{root} is not a directory")
+    files = sorted((path.relative_to(root).as_posix(), path) for path in root.rglob("*") if path.is_file())
+    return hashlib.sha256(json.dumps([[name, file_digest(path)] for name, path in files]).encode()).hexdigest()
+
+
 def array_digest(*arrays: NDArray[np.generic]) -> str:
     """16 hex digits of arrays' types, shapes and bytes."""
     digest = hashlib.sha256()
@@ -56,7 +65,9 @@ def _canonical(part: object) -> Json:
             raise ValueError(f"a fingerprint cannot hold {part}: it equals nothing, not even itself")
         return part
     if isinstance(part, Mapping):
-        return {str(key): _canonical(value) for key, value in part.items()}
-    if isinstance(part, list | tuple):
+        if wrong := [key for key in part if not isinstance(key, str)]:
+            raise TypeError(f"keys of a fingerprint are strings, got {wrong[0]!r}: 1 and '1' would become one key")
+        return {key: _canonical(value) for key, value in part.items()}
+    if isinstance(part, Sequence) and not isinstance(part, bytes | bytearray | memoryview):
         return [_canonical(value) for value in part]
     raise TypeError(f"a fingerprint is made of JSON, got {type(part).__name__} {part!r}")
