@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from orchestrator.errors import DamagedArtifact
 from orchestrator.stores.artifacts import ArtifactStore
@@ -179,12 +180,12 @@ class FeatureStore:
         np.save(directory / f"{stream}.present.npy", present)
 
 
-def matrix_column(values: Floats) -> pa.FixedSizeListArray:
+def matrix_column(values: NDArray[np.generic]) -> pa.FixedSizeListArray:
     """`(N, D)` as a plain Arrow column."""
     return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1)), values.shape[1])
 
 
-def matrix(table: pa.Table, name: str) -> Floats:
+def matrix(table: pa.Table, name: str) -> NDArray[Any]:
     """`(N, D)` of a column made by `matrix_column`."""
     column = table[name].combine_chunks()
     return np.asarray(column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), column.type.list_size))

@@ -13,14 +13,16 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from orchestrator.stores.artifacts import write_durably
+from orchestrator.stores.features import matrix, matrix_column
 from orchestrator.vocabulary import Emotions, Predictions, PseudoLabels
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """One row a clip; teacher, calibration and voices travel in the schema's metadata."""
-    columns = {"clip_id": pa.array(predictions.clip_ids.tolist(), pa.string()), "logits": _rows(predictions.logits)}
+    columns = {"clip_id": pa.array(predictions.clip_ids.tolist(), pa.string()), "logits": matrix_column(predictions.logits)}
     if predictions.votes is not None:
-        columns["votes"] = _rows(predictions.votes)
+        columns["votes"] = matrix_column(predictions.votes)
     if predictions.uncertainty is not None:
         columns["uncertainty"] = pa.array(predictions.uncertainty)
     about = {
@@ -38,11 +40,11 @@ def read_predictions(path: Path) -> Predictions:
     names = table.column_names
     return Predictions(
         clip_ids=_names(table),
-        logits=_matrix(table, "logits"),
+        logits=matrix(table, "logits"),
         teacher=str(about["teacher"]),
         scale=np.array(about["scale"], np.float32),
         bias=np.array(about["bias"], np.float32),
-        votes=_matrix(table, "votes") if "votes" in names else None,
+        votes=matrix(table, "votes") if "votes" in names else None,
         voices=tuple(about["voices"]),
         uncertainty=table["uncertainty"].to_numpy() if "uncertainty" in names else None,
     )
@@ -58,16 +60,17 @@ def write_answers(path: Path, predictions: Predictions, splits: Sequence[str], e
         "label": pa.array([emotions.names[label] for label in labels], pa.string()),
         "confidence": pa.array(probabilities.max(axis=1).astype(np.float32)),
     } | {name: pa.array(probabilities[:, i].astype(np.float32)) for i, name in enumerate(emotions.names)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), path.with_suffix(".parquet"))
-    pacsv.write_csv(pa.table(columns), path.with_suffix(".csv"))
+    for suffix, write in ((".parquet", pq.write_table), (".csv", pacsv.write_csv)):
+        sink = pa.BufferOutputStream()
+        write(pa.table(columns), sink)
+        write_durably(path.with_suffix(suffix), sink.getvalue().to_pybytes())
 
 
 def write_pseudo_labels(path: Path, labels: PseudoLabels) -> None:
     """One row a (clip, fold), sorted."""
     columns = {
         "clip_id": pa.array(labels.clip_ids.tolist(), pa.string()),
-        "targets": _rows(labels.targets),
+        "targets": matrix_column(labels.targets),
         "weight": pa.array(labels.weights),
         "confidence": pa.array(labels.confidence),
     }
@@ -82,7 +85,7 @@ def read_pseudo_labels(path: Path) -> PseudoLabels:
     table, about = _read(path)
     return PseudoLabels(
         clip_ids=_names(table),
-        targets=_matrix(table, "targets"),
+        targets=matrix(table, "targets"),
         weights=table["weight"].to_numpy(),
         confidence=table["confidence"].to_numpy(),
         thresholds=np.array(about["thresholds"], np.float32),
@@ -101,15 +104,6 @@ def _write(path: Path, columns: dict[str, pa.Array], about: dict[str, Any]) -> N
 def _read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     table = pq.read_table(path, page_checksum_verification=True)
     return table, json.loads(table.schema.metadata[b"about"])
-
-
-def _rows(matrix: NDArray[np.generic]) -> pa.FixedSizeListArray:
-    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(matrix).reshape(-1)), matrix.shape[1])
-
-
-def _matrix(table: pa.Table, name: str) -> NDArray[Any]:
-    column = table[name].combine_chunks()
-    return np.asarray(column.flatten().to_numpy().reshape(len(table), column.type.list_size))
 
 
 def _names(table: pa.Table) -> NDArray[np.str_]:
