@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from orchestrator.encoders.rows import encoded, pooled
 from orchestrator.encoders.spectra import LogMelStatistics
-from orchestrator.encoders.weights import as_local, digest_of_directory, find_model
+from orchestrator.encoders.weights import Precision, as_local, digest_of_directory, find_model
 from orchestrator.errors import ConfigError
 from orchestrator.seams import Json
 from orchestrator.vocabulary import DecodedClip, Encoded, modality_of
@@ -27,7 +27,6 @@ from orchestrator.vocabulary import DecodedClip, Encoded, modality_of
 if TYPE_CHECKING:
     import torch
 
-    from orchestrator.encoders.devices import Precision
 
 __all__ = ["LogMelStatistics", "SpeechEncoder", "SpeechModel"]
 

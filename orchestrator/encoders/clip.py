@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from orchestrator.encoders.rows import encoded
-from orchestrator.encoders.weights import as_local, digest_of_file, find_model
+from orchestrator.encoders.weights import Precision, as_local, digest_of_file, find_model
 from orchestrator.errors import ConfigError, ModelUnavailable
 from orchestrator.seams import Json
 from orchestrator.vocabulary import DecodedClip, Encoded, Floats, modality_of
@@ -31,7 +31,6 @@ from orchestrator.vocabulary import DecodedClip, Encoded, Floats, modality_of
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from orchestrator.encoders.devices import Precision
 
 TINY = str(Path(__file__).parent / "tiny_clip")  # ships with the package; `tiny_clip/train.py` made it
 RANDOM = "random"

@@ -7,11 +7,12 @@ costs nothing. On a GPU clips share batches of like lengths; a batch that does n
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 
-Precision = Literal["auto", "float32", "float16", "bfloat16"]
+from orchestrator.encoders.weights import Precision
+
 Item = TypeVar("Item")
 Row = TypeVar("Row")
 

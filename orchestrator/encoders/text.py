@@ -15,19 +15,16 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.encoders.rows import encoded
-from orchestrator.encoders.weights import as_local, digest_of_directory, find_model
+from orchestrator.encoders.weights import Precision, as_local, digest_of_directory, find_model
 from orchestrator.errors import ConfigError
 from orchestrator.seams import Json
 from orchestrator.vocabulary import Clip, DecodedClip, Encoded, modality_of
-
-if TYPE_CHECKING:
-    from orchestrator.encoders.devices import Precision
 
 Source = Literal["transcript", "hint", "both"]
 MAX_CHARACTERS = 20_000  # nobody speaks more in a clip; a longer transcript is an accident or an attack

@@ -15,9 +15,11 @@ import json
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Literal
 
 from orchestrator.errors import ModelUnavailable
 
+Precision = Literal["auto", "float32", "float16", "bfloat16"]
 TRANSFORMERS_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
 _ELSEWHERE = ("*/*", "*.fp32*")  # ONNX exports and second copies of the same weights
 
