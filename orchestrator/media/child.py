@@ -1,6 +1,6 @@
 """The decode child: reads requests from stdin, answers on stdout, dies when its parent does. Started by `sandbox`, never by hand.
 
-    parent ── length, JSON {clip, settings} ──►  child ── length, JSON header, frames bytes, waveform bytes ──►  parent
+    parent ── length, JSON clip ──►  child ── length, JSON header, bytes of frames, bytes of waveform ──►  parent
 
 Limits are set here, in the process they bind. Nothing heavier than a decoder may be imported: its memory is paid per child.
 """
@@ -23,7 +23,9 @@ from orchestrator.media.decoding import DecodeSettings, decode
 from orchestrator.vocabulary import Clip, Split
 
 LENGTH = struct.Struct("<Q")
-PR_SET_NO_NEW_PRIVS = 38
+READY = b"ready"
+_PR_SET_NO_NEW_PRIVS = 38
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 
 
 def read_exactly(stream: BinaryIO, count: int) -> bytes:
@@ -37,32 +39,35 @@ def read_exactly(stream: BinaryIO, count: int) -> bytes:
 def main() -> None:
     """Serve until stdin closes."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a decoder that prints must not break the answers
-    settings = DecodeSettings(**json.loads(sys.argv[1]))
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())  # a decoder that prints must not break the answers
+    settings, root = DecodeSettings(**json.loads(sys.argv[1])), sys.argv[2]
     _confine(settings)
+    answers.write(READY)
+    answers.flush()
+    os.dup2(nowhere, sys.stderr.fileno())  # decoders flood it with the content of files
     while True:
         try:
             size = LENGTH.unpack(read_exactly(sys.stdin.buffer, LENGTH.size))[0]
             request = json.loads(read_exactly(sys.stdin.buffer, size))
         except EOFError:
             return
-        _allow_cpu(settings.timeout_s)
-        header, payload = answer(request, settings)
+        _allow_time(settings.timeout_s)
+        header, payload = answer(request, settings, root)
         text = json.dumps(header).encode()
         answers.write(LENGTH.pack(len(text)) + text)
         for part in payload:
             answers.write(part)
         answers.flush()
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def answer(request: dict[str, Any], settings: DecodeSettings) -> tuple[dict[str, Any], list[memoryview]]:
+def answer(request: dict[str, Any], settings: DecodeSettings, root: str) -> tuple[dict[str, Any], list[memoryview]]:
     """Header and raw arrays for one request."""
     try:
-        clip = decode(Clip(request["clip_id"], request["path"], Split.UNLABELLED), settings)
+        clip = decode(Clip(request["clip_id"], request["path"], Split.UNLABELLED), settings, root)
     except Undecodable as error:
         return {"code": error.code, "detail": error.detail}, []
-    except MemoryError:
-        return {"code": "DECODE_MEM", "detail": f"more than decode.max_child_mb={settings.max_child_mb} MB were needed"}, []
     header = {
         "frame_shape": clip.frames.shape,
         "frame_times_s": clip.frame_times_s.tolist(),
@@ -70,20 +75,25 @@ def answer(request: dict[str, Any], settings: DecodeSettings) -> tuple[dict[str,
         "rate_hz": clip.rate_hz,
         "flags": list(clip.flags),
     }
-    return header, [array.data.cast("B") for array in (np.ascontiguousarray(clip.frames), clip.waveform) if array.size]
+    return header, [np.ascontiguousarray(array).data.cast("B") for array in (clip.frames, clip.waveform) if array.size]
 
 
 def _confine(settings: DecodeSettings) -> None:
+    """Memory, no writing, no core files, no new privileges; and no network, where the kernel lets us."""
     limit = settings.max_child_mb << 20
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    kernel = ctypes.CDLL(None, use_errno=True)
+    kernel.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if os.geteuid() != 0 or kernel.unshare(_CLONE_NEWNET):
+        kernel.unshare(_CLONE_NEWUSER | _CLONE_NEWNET)  # refused in some containers: the checks before decoding still hold
 
 
-def _allow_cpu(seconds: float) -> None:
-    """CPU time for one more clip; beyond it the kernel ends the child, even when the parent is gone."""
+def _allow_time(seconds: float) -> None:
+    """Time for one more clip. Beyond it the kernel ends the child, also when the parent is gone and cannot."""
+    signal.setitimer(signal.ITIMER_REAL, seconds + 5)
     used = resource.getrusage(resource.RUSAGE_SELF)
     soft = int(used.ru_utime + used.ru_stime + seconds) + 2
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))

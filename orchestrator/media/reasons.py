@@ -1,4 +1,4 @@
-"""Why a clip cannot be used: stable codes, documented for those who mend files. Codes never change meaning."""
+"""Why a clip cannot be used (codes) and what was odd but usable (flags). Meanings never change."""
 
 from typing import Final
 
@@ -13,12 +13,26 @@ REASONS: Final = {
     "UNDECODABLE": "the decoder refused it",
     "TRUNCATED": "much less could be decoded than the file declares",
     "TIMELINE_IMPLAUSIBLE": "durations, counts and rates of the file contradict each other",
-    "TOO_LARGE_DIM": "a side or the area of the picture is over the limit",
+    "TOO_LARGE_DIM": "a side of the picture is over decode.max_side_px",
     "TOO_LONG": "it lasts longer than decode.max_duration_s",
     "DECODE_TIMEOUT": "decoding took longer than decode.timeout_s; the child was killed",
     "DECODE_MEM": "decoding needed more memory than decode.max_child_mb",
     "DECODER_CRASH": "the decoder died on it, twice",
-    "CORRUPT_FRAMES": "too many packets are damaged",
+    "CORRUPT_FRAMES": "more than a tenth of the pictures or of the sound is damaged",
     "NONFINITE_FEATURE": "an encoder gave a value that is not finite",
-    "IO_ERROR": "reading failed; worth a retry",
+    "IO_ERROR": "the file could not be read; `retry` tries it again",
+}
+
+FLAGS: Final = {
+    "NO_VIDEO": "no picture: the video modality is absent",
+    "NO_AUDIO": "no sound: the audio modality is absent",
+    "NO_FACE": "no face was found: the middle of the picture was taken",
+    "SILENT": "the sound is there and is nothing but silence",
+    "DAMAGED": "some pictures or some sound are damaged, a tenth at most",
+    "VFR": "the frame rate varies",
+    "ROTATED": "the pictures were turned or mirrored as the file asks",
+    "EDITED": "an edit list hides stored pictures",
+    "MULTI_STREAM": "several picture or sound streams: the best of each was taken",
+    "RESIZED": "the size of the picture changes within the clip: all were brought to that of the first",
+    "AV_MISMATCH": "sound and pictures differ in length by more than a fifth",
 }

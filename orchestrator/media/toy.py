@@ -123,7 +123,7 @@ def synthesise_voice(
     syllables = 0.5 + 0.5 * np.sin(2 * np.pi * tempo * t + rng.uniform(0, 6))
     noise = rng.normal(0, 0.03 + 0.04 * bright, len(t))
     voice = voice / np.abs(voice).max() * syllables**1.5 + noise * syllables
-    return (loudness * rng.uniform(0.8, 1.1) * 0.6 * voice).clip(-1, 1).astype(np.float32)
+    return np.asarray(loudness * rng.uniform(0.8, 1.1) * 0.6 * voice, np.float32).clip(-1, 1)
 
 
 def write_toy_corpus(directory: str | Path, *, clips: int = 150, seed: int = 0) -> Path:
