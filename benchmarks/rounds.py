@@ -1,16 +1,16 @@
 """What self-training gives, and what it never takes, on real features.
 
-    python -m benchmarks.rounds gains   [--policy cbst ...] [--student experts|fusion] [--speakers on|off]   4, 10, 25 labels a class
-    python -m benchmarks.rounds hostile [--seeds 1]                                                          60 scenarios a seed
-    python -m benchmarks.rounds trimodal --features FILE [--splits 3]                                        other speakers, too
+    python -m benchmarks.rounds gains   [--policy default ...] [--student experts|fusion] [--speakers on|off]
+    python -m benchmarks.rounds hostile [--seeds 1] [--speakers both]                    60 scenarios a seed
+    python -m benchmarks.rounds trimodal --features FILE [--splits 3]                    other speakers, too
 
 RAVDESS: actors 1-12 of `../shared/data/ravdess_av`, 8 classes, action units and Whisper layer 3; 4 folds of 3 unseen test actors,
-labels drawn evenly from the other 9, the rest of their clips is the pool. `--dev` never touches a fold's test actors: it trains on
-6 of the other 9 and tests on 3, the way the default recipe was chosen. With `--speakers on` features are standardised within each
-speaker, test speakers too (their clips, not their labels); `off` is for corpora without speakers.
+labels drawn evenly (4, 10, 25 a class) from the other 9, the rest of their clips is the pool. `--dev` never touches a fold's test
+actors: it trains on 6 of the other 9 and tests on 3, the way the default recipe was chosen. With `--speakers on` features are
+standardised within each speaker, test speakers too (their clips, not their labels); `off` is for corpora without speakers.
 
-The student `experts` is one logistic regression a stream, logits summed: seconds for a table. `fusion` is the trainer of the
-project with `GatedExperts`.
+The student `experts` is one logistic regression a stream, their evidence weighed out of fold (`--evidence off`: summed): seconds
+for a table. `fusion` is the trainer of the project with `GatedExperts`, its voices the single modalities and all together.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import csv
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from orchestrator.rounds.adaptive import FlexMatch, FreeMatch, SoftMatch
 from orchestrator.rounds.alignment import Aligned, Soft
 from orchestrator.rounds.consensus import Agreement
 from orchestrator.rounds.crossfit import Scored
+from orchestrator.rounds.evidence import evidence_weights, weighed
 from orchestrator.rounds.folds import freeze_folds
 from orchestrator.rounds.guard import Guard
 from orchestrator.rounds.mixing import Mixing
@@ -131,9 +132,7 @@ def draw(kind: str, corpus: Corpus, trained: Names, tested: Names, each: int, se
     if kind == "half blind":  # one modality is missing in half of the pool
         present = corpus.features.present.copy()
         present[rng.permutation(pool)[: len(pool) // 2], rng.integers(present.shape[1])] = False
-        corpus = Corpus(
-            Features(corpus.features.clip_ids, corpus.features.values, present), corpus.labels, corpus.groups, corpus.classes
-        )
+        corpus = replace(corpus, features=replace(corpus.features, present=present))
     return Scenario(kind, corpus, np.sort(labelled), np.sort(pool), test, given)
 
 
@@ -153,11 +152,15 @@ def _with_unknown_class(
 
 @dataclass
 class Students:
-    """Round steps and ledger in memory; what each round says of every clip of the corpus stays in `told` `(F, N, C)`."""
+    """Round steps and ledger in memory; what each round says of every clip of the corpus stays in `told` `(F, N, C)`.
+
+    `evidence`: weigh the voices out of fold instead of adding them up.
+    """
 
     scenario: Scenario
     mixing: Mixing
     kind: str = "experts"
+    evidence: bool = True
     seed: int = 0
     told: list[NDArray[np.float32]] = field(default_factory=list)
     kept: list[tuple[RoundRecord, Scored]] = field(default_factory=list)
@@ -174,7 +177,11 @@ class Students:
         mixed = self.mixing.mix(ids[labelled], self.scenario.given, self.folds, corpus.classes, labels)
         rows = np.searchsorted(ids, mixed.clip_ids)
         fit = fit_fusion if self.kind == "fusion" else fit_experts
-        self.told.append(fit(corpus.features, rows, mixed.targets, mixed.weights, self.seed))
+        voices = fit(corpus.features, rows, mixed.targets, mixed.weights, self.seed)  # (V, F, N, C)
+        weights = np.ones(len(voices))
+        if self.evidence:
+            weights = evidence_weights(voices[:, self.folds, labelled], self.scenario.given)
+        self.told.append(np.stack([weighed(voices[:, fold], weights) for fold in range(voices.shape[1])]))
         return str(len(self.told) - 1)
 
     def predict(self, student: str) -> Scored:
@@ -203,8 +210,8 @@ class Students:
 def fit_experts(
     features: Features, rows: NDArray[np.int64], targets: NDArray[np.float32], weights: NDArray[np.float32], seed: int
 ) -> NDArray[np.float32]:
-    """One logistic regression a stream and fold on standardised features of equal total variance; summed logits `(F, N, C)`."""
-    told = np.zeros((len(targets), len(features), targets.shape[2]), np.float32)
+    """One logistic regression a stream and fold on standardised features of equal total variance; logits `(V, F, N, C)`."""
+    told = np.zeros((len(features.streams), len(targets), len(features), targets.shape[2]), np.float32)
     for column, stream in enumerate(features.streams):
         present = features.present[:, column]
         known = features.values[stream][present].astype(np.float64)
@@ -214,14 +221,14 @@ def fit_experts(
         for fold in range(len(targets)):
             learnt = (weights[fold] > 0) & present[rows]
             coefficients = regression(values[rows[learnt]], targets[fold][learnt], weights[fold][learnt])
-            told[fold] += (values @ coefficients[:-1] + coefficients[-1]) * present[:, None]
+            told[column, fold] = (values @ coefficients[:-1] + coefficients[-1]) * present[:, None]
     return told
 
 
 def regression(
-    values: NDArray[np.float64], targets: NDArray[np.float32], weights: NDArray[np.float32], strength: float = 0.1
+    values: NDArray[np.float64], targets: NDArray[np.float32], weights: NDArray[np.float32], strength: float = 0.3
 ) -> NDArray[np.float64]:
-    """Multinomial logistic regression on soft, weighted targets, scikit-learn's C = `strength`: `(D + 1, C)`, the last row the bias."""
+    """Multinomial logistic regression, scikit-learn's C = `strength`, soft targets: `(D + 1, C)`, the last row the bias."""
     left, size, right = np.linalg.svd(values, full_matrices=False)  # at most as many directions as rows
     rows = np.hstack([left * size, np.ones((len(values), 1))])
     shape = (rows.shape[1], targets.shape[1])
@@ -242,30 +249,36 @@ def regression(
 def fit_fusion(
     features: Features, rows: NDArray[np.int64], targets: NDArray[np.float32], weights: NDArray[np.float32], seed: int
 ) -> NDArray[np.float32]:
-    """The project's trainer: mean over seeds of each fold's members, `(F, N, C)`."""
+    """The project's trainer: each modality alone and all together, mean over seeds of each fold's members, `(V, F, N, C)`."""
     from orchestrator.models.fusion import GatedExperts
     from orchestrator.training.ensemble import FusionRecipe, fit_members
 
-    recipe = FusionRecipe(head=GatedExperts(width=32), seeds=1, epochs=20, min_steps=200, batch_size=128)
+    recipe = FusionRecipe(head=GatedExperts(width=32), seeds=1, epochs=20, min_steps=200)
     ensemble = fit_members(recipe, features.rows(rows), targets, weights, seed=seed)
-    told, owners = ensemble.logits(features), np.array([fold for fold, _ in ensemble.members])
-    return np.stack([told[owners == fold].mean(axis=0) for fold in range(len(targets))])
+    owners = np.array([fold for fold, _ in ensemble.members])
+    views = [features.only([modality]) for modality in features.modalities] + [features]
+    told = [np.where(view.present.any(axis=1)[:, None], ensemble.logits(view), 0.0) for view in views]
+    return np.stack([[voice[owners == fold].mean(axis=0) for fold in range(len(targets))] for voice in told]).astype(np.float32)
 
 
-def walk(scenario: Scenario, policy: SelectionPolicy, plan: RoundPlan, kind: str) -> tuple[Students, list[RoundRecord]]:
-    students = Students(scenario, Mixing(), kind, plan.seed)
+def walk(scenario: Scenario, policy: SelectionPolicy, options: argparse.Namespace) -> tuple[Students, list[RoundRecord]]:
+    """One run of all rounds."""
+    plan = RoundPlan(rounds=options.rounds, guard=Guard(margin=options.margin))
+    students = Students(scenario, Mixing(), options.student, options.evidence == "on")
     truth = scenario.corpus.labels[scenario.pool]
     return students, list(run_rounds(students, plan, policy, students, truth=scenario.given, pool_truth=truth))
+
+
+def _actors(options: argparse.Namespace) -> str:
+    return "dev" if options.dev else "test"
 
 
 def gains(options: argparse.Namespace) -> None:
     """Test WAF of round 0, of the last student and of the model handed out, per policy and number of labels."""
     corpus = ravdess(options.speakers == "on")
+    print(f"student {options.student}, within speakers {options.speakers}, {_actors(options)} actors, {options.draws} draws")
     print(
-        f"student {options.student}, within speakers {options.speakers}, {'dev' if options.dev else 'test'} actors, {options.draws} draws"
-    )
-    print(
-        f"{'policy':20}{'labels':>7}{'round 0':>9}{'last':>8}{'final':>8}{'gain':>7}{'spread':>8}{'worst':>7}{'OOF 0':>7}{'OOF end':>8}{'s':>6}"
+        f"{'policy':20}{'labels':>7}{'round 0':>9}{'last':>8}{'final':>8}{'gain':>7}{'spread':>8}{'worst':>7}{'OOF 0':>7}{'end':>7}{'s':>5}"
     )
     for name in options.policy or POLICIES:
         for each in SHARES:
@@ -273,21 +286,22 @@ def gains(options: argparse.Namespace) -> None:
             for fold, trained, tested in splits(corpus, options.dev):
                 for number in range(options.draws):
                     scenario = draw("friendly", corpus, trained, tested, each, 100 * number + fold)
-                    students, records = walk(scenario, POLICIES[name], RoundPlan(), options.student)
+                    students, records = walk(scenario, POLICIES[name], options)
                     ends = [students.test_waf(record) for record in (records[0], records[-1], best_of(records))]
                     rows.append([*ends, records[0].val_f1, records[-1].val_f1])
             table = np.array(rows)
             mean, gain = table.mean(axis=0), table[:, 2] - table[:, 0]
-            scores = f"{mean[0]:9.3f}{mean[1]:8.3f}{mean[2]:8.3f}{100 * gain.mean():+7.1f}{100 * gain.std():8.1f}{100 * gain.min():+7.1f}"
-            print(f"{name:20}{each:7}{scores}{mean[3]:7.3f}{mean[4]:8.3f}{time.perf_counter() - started:6.0f}", flush=True)
+            scores = f"{mean[0]:9.3f}{mean[1]:8.3f}{mean[2]:8.3f}"
+            scores += f"{100 * gain.mean():+7.1f}{100 * gain.std():8.1f}{100 * gain.min():+7.1f}"
+            print(f"{name:20}{each:7}{scores}{mean[3]:7.3f}{mean[4]:7.3f}{time.perf_counter() - started:5.0f}", flush=True)
 
 
 def hostile(options: argparse.Namespace) -> None:
     """Final minus supervised test WAF over friendly and hostile scenarios."""
     lost: list[float] = []
-    print(f"student {options.student}, {'dev' if options.dev else 'test'} actors; points of test WAF, final minus supervised")
+    print(f"student {options.student}, {_actors(options)} actors; points of test WAF, final minus supervised")
     print(
-        f"{'within speakers':16}{'scenario':15}{'labels':>7}{'round 0':>9}{'final':>8}{'gain':>7}{'worst':>7}{'harmed':>8}{'promoted':>9}"
+        f"{'speakers':9}{'scenario':15}{'labels':>7}{'round 0':>9}{'final':>8}{'gain':>7}{'worst':>7}{'harmed':>8}{'handed':>9}"
     )
     for speakers in (True, False) if options.speakers == "both" else (options.speakers == "on",):
         corpus = ravdess(speakers)
@@ -297,17 +311,16 @@ def hostile(options: argparse.Namespace) -> None:
                 for fold, trained, tested in splits(corpus, options.dev):
                     for number in range(options.seeds):
                         scenario = draw(kind, corpus, trained, tested, each, 1000 + 100 * number + fold)
-                        students, records = walk(
-                            scenario, POLICIES["default"], RoundPlan(guard=Guard(margin=options.margin)), options.student
-                        )
+                        students, records = walk(scenario, POLICIES["default"], options)
                         best = best_of(records)
                         rows.append([students.test_waf(records[0]), students.test_waf(best), float(best.index > 0)])
                 table = np.array(rows)
                 gain = 100 * (table[:, 1] - table[:, 0])
                 lost += gain.tolist()
                 mean = table.mean(axis=0)
-                ends = f"{mean[0]:9.3f}{mean[1]:8.3f}{gain.mean():+7.1f}{gain.min():+7.1f}{(gain < -0.5).sum():5}/{len(gain):2}{mean[2]:9.0%}"
-                print(f"{'yes' if speakers else 'no':16}{kind:15}{each:7}{ends}", flush=True)
+                ends = f"{mean[0]:9.3f}{mean[1]:8.3f}{gain.mean():+7.1f}{gain.min():+7.1f}"
+                ends += f"{(gain < -0.5).sum():5}/{len(gain):2}{mean[2]:9.0%}"
+                print(f"{'known' if speakers else 'unknown':9}{kind:15}{each:7}{ends}", flush=True)
     safe = float((np.array(lost) >= -0.5).mean())
     print(
         f"{len(lost)} scenarios: final WAF at least supervised - 0.5 points in {safe:.1%}; mean gain {np.mean(lost):+.2f} points"
@@ -315,7 +328,7 @@ def hostile(options: argparse.Namespace) -> None:
 
 
 def trimodal(options: argparse.Namespace) -> None:
-    """Semi-synthetic clips, whose modalities are independent given the label: that flatters fusion. The split given, then others."""
+    """Semi-synthetic clips: modalities are independent given the label, which flatters fusion. The split given, then others."""
     stored = np.load(options.features, allow_pickle=False)
     with open(TRIMODAL / "manifest.csv", newline="") as manifest, open(TRIMODAL / "truth.csv", newline="") as truths:
         listed = {row["clip_id"]: row for row in csv.DictReader(manifest)}
@@ -333,7 +346,7 @@ def trimodal(options: argparse.Namespace) -> None:
     print(f"{'split':14}{'round 0':>9}{'final':>8}{'rounds':>8}   verdicts")
     for number in range(options.splits + 1):
         scenario = _trimodal_split(corpus, given, number)
-        students, records = walk(scenario, POLICIES["default"], RoundPlan(), options.student)
+        students, records = walk(scenario, POLICIES["default"], options)
         ends = f"{students.test_waf(records[0]):9.3f}{students.test_waf(best_of(records)):8.3f}{len(records):8}"
         print(
             f"{'as given' if not number else f'other {number}':14}{ends}   {' '.join(record.verdict for record in records)}",
@@ -360,6 +373,8 @@ def main() -> None:
     parser.add_argument("what", choices=("gains", "hostile", "trimodal"))
     parser.add_argument("--student", choices=("experts", "fusion"), default="experts")
     parser.add_argument("--speakers", choices=("on", "off", "both"), default="on", help="standardise features within speakers")
+    parser.add_argument("--evidence", choices=("on", "off"), default="on", help="weigh the voices out of fold")
+    parser.add_argument("--rounds", type=int, default=RoundPlan().rounds)
     parser.add_argument("--policy", action="append", choices=tuple(POLICIES))
     parser.add_argument("--dev", action="store_true", help="never touch the test actors")
     parser.add_argument("--draws", type=int, default=3)

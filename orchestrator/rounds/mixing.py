@@ -45,7 +45,7 @@ class Mixing:
     - `balance`: pseudo-labels of every class together weigh the same.
     """
 
-    ratio: float = 10.0
+    ratio: float = 3.0
     each: float = 1.0
     ramp: int = 1
     balance: bool = False
