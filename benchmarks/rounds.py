@@ -277,9 +277,8 @@ def gains(options: argparse.Namespace) -> None:
     """Test WAF of round 0, of the last student and of the model handed out, per policy and number of labels."""
     corpus = ravdess(options.speakers == "on")
     print(f"student {options.student}, within speakers {options.speakers}, {_actors(options)} actors, {options.draws} draws")
-    print(
-        f"{'policy':20}{'labels':>7}{'round 0':>9}{'last':>8}{'final':>8}{'gain':>7}{'spread':>8}{'worst':>7}{'OOF 0':>7}{'end':>7}{'s':>5}"
-    )
+    head = f"{'policy':20}{'labels':>7}{'round 0':>9}{'last':>8}{'final':>8}{'gain':>7}{'spread':>8}{'worst':>7}"
+    print(f"{head}{'OOF':>7}{'end':>7}{'s':>5}")
     for name in options.policy or POLICIES:
         for each in SHARES:
             started, rows = time.perf_counter(), []

@@ -19,10 +19,11 @@ from orchestrator.vocabulary import Floats, Ints, softmax
 
 
 def evidence_weights(voices: Floats, truth: Ints, *, strength: float = 20.0) -> NDArray[np.float64]:
-    """Weights `(V,)`, positive: argmin of the mean NLL of softmax(sum of w_v z_v), log weights drawn together by a Gaussian prior.
+    """Weights `(V,)`, positive: argmin of the mean NLL of softmax(sum of w_v z_v), log weights drawn together.
 
     `voices` `(V, N, C)` are out of fold; a voice that cannot speak of a clip has a row of zeros there (Hinton 2002's product of
-    experts with exponents). `strength`: labelled clips the prior weighs as much as; much less, and 32 clips teach it noise. Without clips all weigh 1.
+    experts with exponents). `strength`: labelled clips the prior weighs as much as; with less, 32 clips teach it noise. Without
+    clips all weigh 1.
     """
     if not len(truth):
         return np.ones(len(voices))
