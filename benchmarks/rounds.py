@@ -257,7 +257,7 @@ def fit_fusion(
     ensemble = fit_members(recipe, features.rows(rows), targets, weights, seed=seed)
     owners = np.array([fold for fold, _ in ensemble.members])
     views = [features.only([modality]) for modality in features.modalities] + [features]
-    told = [np.where(view.present.any(axis=1)[:, None], ensemble.logits(view), 0.0) for view in views]
+    told = [np.where(np.asarray(view.present.any(axis=1))[:, None], ensemble.logits(view), 0.0) for view in views]
     return np.stack([[voice[owners == fold].mean(axis=0) for fold in range(len(targets))] for voice in told]).astype(np.float32)
 
 

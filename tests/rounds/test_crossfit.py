@@ -35,7 +35,7 @@ def test_the_reader_sees_one_row_a_clip_weighted_by_the_share_of_students_that_l
     rows = combined(labels_of_both(), folds=2)
     assert rows.clip_ids.tolist() == ["a", "b", "c"]
     assert rows.weights.tolist() == [1.0, 0.5, 1.0]
-    np.testing.assert_allclose(rows.targets, [[1, 0], [0, 1], [0.5, 0.5]])
+    np.testing.assert_allclose(rows.targets, np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]))
     np.testing.assert_allclose(rows.confidence, [0.8, 0.9, 0.85], atol=1e-6)
 
 

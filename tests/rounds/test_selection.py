@@ -48,7 +48,8 @@ POLICIES: dict[str, SelectionPolicy] = {
 
 
 def chosen(policy: SelectionPolicy, rows: list[list[float]], round_index: int = 1) -> list[str]:
-    return policy.select(said(rows), judged=JUDGED, truth=TRUTH, round_index=round_index).clip_ids.tolist()
+    labels = policy.select(said(rows), judged=JUDGED, truth=TRUTH, round_index=round_index)
+    return [str(name) for name in labels.clip_ids]
 
 
 def select(policy: SelectionPolicy, clips: int, classes: int = 6, seed: int = 0) -> PseudoLabels:
