@@ -8,6 +8,7 @@ Limits are set here, in the process they bind. Nothing heavier than a decoder ma
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import resource
@@ -46,6 +47,7 @@ def main() -> None:
     answers.write(READY)
     answers.flush()
     os.dup2(nowhere, sys.stderr.fileno())  # decoders flood it with the content of files
+    gc.freeze()
     while True:
         try:
             size = LENGTH.unpack(read_exactly(sys.stdin.buffer, LENGTH.size))[0]
@@ -60,6 +62,7 @@ def main() -> None:
             answers.write(part)
         answers.flush()
         signal.setitimer(signal.ITIMER_REAL, 0)
+        gc.collect()  # 1 ms: a container and its streams are a cycle around native memory that Python cannot see growing
 
 
 def answer(request: dict[str, Any], settings: DecodeSettings, root: str) -> tuple[dict[str, Any], list[memoryview]]:

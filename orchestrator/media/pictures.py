@@ -47,7 +47,7 @@ def by_pyav(
     left, start, jumps = list(wanted), _key_before(keys, wanted[0]), True
     painter = VideoReformatter()
     while left:
-        for number, (stamp, frame) in enumerate(_decoded(container, video, start, known, damage)):
+        for number, (stamp, frame) in enumerate(_decoded(container, video, scan, start, damage)):
             if jumps and number == 0 and stamp > left[0]:
                 start, jumps = keys[0], False  # this container's seeking is off: walk it from the beginning
                 break
@@ -65,12 +65,16 @@ def by_pyav(
 
 
 def _decoded(
-    container: InputContainer, video: VideoStream, start: int, known: list[int], damage: Damage
+    container: InputContainer, video: VideoStream, scan: Scan, start: int, damage: Damage
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Pictures from a key on, with their stamps; AVI knows no presentation times, there pictures are counted."""
-    container.seek(start, stream=video)
+    known = scan.stamps.tolist()
+    slack_s = 10 if start == known[0] else 2 if container.format.name == "mpegts" else 0  # MPEG-TS lands after what was asked for
+    container.seek(min(start, max(0, start - round(slack_s / scan.tick_s))), stream=video)
     counted = known.index(start) if container.format.name == "avi" else None
     for packet in container.demux(video):
+        if not packet.size and packet.dts is not None:
+            continue  # an empty packet within the stream would be taken for its end
         try:
             frames = packet.decode()
         except (av.InvalidDataError, av.PatchWelcomeError):
@@ -109,13 +113,22 @@ def _upright(frame: VideoFrame, painter: VideoReformatter) -> tuple[Picture, boo
 def by_decord(
     container: InputContainer, video: VideoStream, name: str, scan: Scan, wanted: list[int], damage: Damage
 ) -> Iterator[tuple[int, Picture, bool]]:
-    """The same by decord, which repeats the neighbours of damaged pictures and does not say so."""
+    """The same by decord, which repeats the neighbours of damaged pictures and does not say so.
+
+    In MPEG-TS and AVI it hands out other pictures than those asked for: there PyAV takes its place.
+    """
+    if container.format.name in ("mpegts", "avi"):
+        yield from by_pyav(container, video, name, scan, wanted, damage)
+        return
     decord = _import_decord()
     try:
         reader = decord.VideoReader(name, num_threads=1)
         times_s = reader.get_frame_timestamp(np.arange(len(reader)))[:, 0].astype(np.float64)  # (F,)
-        for stamp in wanted:
-            picture: Picture = reader[int(np.abs(times_s - stamp * scan.tick_s).argmin())].asnumpy()
+        gaps_s = np.abs((times_s - times_s[0])[:, None] - (np.array(wanted) - scan.stamps[0]) * scan.tick_s)  # (F, T)
+        if gaps_s.min(axis=0).max() > 0.51 * scan.duration_s / len(scan.stamps):
+            raise Undecodable("TIMELINE_IMPLAUSIBLE", "decord and PyAV do not agree on the times of the pictures")
+        for stamp, nearest in zip(wanted, gaps_s.argmin(axis=0), strict=True):
+            picture: Picture = reader[int(nearest)].asnumpy()
             if picture.shape[2] != 3:  # decord2 3.4.0 mixes up the bytes of pictures turned by 90 degrees
                 yield from by_pyav(container, video, name, scan, wanted, damage)
                 return

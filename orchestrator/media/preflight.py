@@ -19,7 +19,7 @@ from typing import Final
 
 from orchestrator.errors import Undecodable
 
-FORMATS: Final = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,flv"  # FFmpeg's names of the containers below
+FORMATS: Final = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts"  # FFmpeg's names of the containers below
 _SYNC_BYTE, _TS_PACKET = 0x47, 188
 _PASSING = {errno.EIO, errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT, errno.ENFILE, errno.EMFILE}
 _WAITS_S = (0.1, 0.5, 2.0)  # before another try at a file whose disk or network stumbled
@@ -36,7 +36,7 @@ def opened(path: str, root: str, max_bytes: int) -> Iterator[str]:
     try:
         head = os.pread(handle, 2 * _TS_PACKET + 16, 0)
         if not _is_container(head):
-            raise Undecodable("BAD_MAGIC", f"begins with {head[:12]!r}: not MP4, MOV, Matroska, WebM, AVI, FLV or MPEG-TS")
+            raise Undecodable("BAD_MAGIC", f"begins with {head[:12]!r}: not MP4, MOV, Matroska, WebM, AVI or MPEG-TS")
         yield f"/proc/self/fd/{handle}"
     finally:
         os.close(handle)
@@ -76,6 +76,5 @@ def _is_container(head: bytes) -> bool:
     iso = head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp")
     matroska = head[:4] == b"\x1a\x45\xdf\xa3"
     avi = head[:4] == b"RIFF" and head[8:12] == b"AVI "
-    flash = head[:4] == b"FLV\x01"
     transport = len(head) > _TS_PACKET and head[0] == head[_TS_PACKET] == _SYNC_BYTE
-    return iso or matroska or avi or flash or transport
+    return iso or matroska or avi or transport

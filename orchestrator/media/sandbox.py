@@ -148,7 +148,10 @@ class Sandbox:
             try:
                 self._receive(len(READY), monotonic() + _START_S)
             except (EOFError, TimeoutError) as error:
+                code = self._child.wait() if isinstance(error, EOFError) else 0
                 self.close()
+                if code < 0:  # killed from outside, by the kernel when memory is short
+                    raise _ChildDied(f"exit code {code}") from error
                 raise RuntimeError(f"a decode child could not be started: {_last_words(words)}") from error
         return self._child
 

@@ -60,9 +60,11 @@ def scan(
     tick_s = float(video.time_base or 0) if video is not None else 0.0
     for packet in container.demux([stream for stream in (video, sound) if stream is not None]):
         stamp = packet.pts if packet.pts is not None else packet.dts  # AVI has no presentation times
-        if sound is not None and packet.stream_index == sound.index:
+        if not packet.size and stamp is not None:
+            continue  # an empty packet within the stream would be taken for its end
+        if packet.stream is sound:
             heard.hear(sound, packet)
-        elif packet.size and stamp is not None:
+        elif stamp is not None:
             rows.append((stamp, packet.duration or 0, packet.is_keyframe, packet.is_discard))
         span_s = (rows[-1][0] - rows[0][0]) * tick_s if rows else 0.0
         if max(span_s, heard.samples / rate_hz) > max_duration_s:
