@@ -1,15 +1,16 @@
-"""Tables for a terminal."""
+"""Tables for a terminal, and for a job's log, where they are wide enough not to be cut."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.vocabulary import Emotions, RoundRecord
+from orchestrator.vocabulary import Emotions, Rejected, RoundRecord
 
-_console = Console(soft_wrap=True)
+_LOG_WIDTH = 160
 
 
 def show_round(record: RoundRecord, emotions: Emotions) -> None:
@@ -26,32 +27,51 @@ def show_round(record: RoundRecord, emotions: Emotions) -> None:
 
 def show_rounds(records: Sequence[RoundRecord]) -> None:
     """The rounds of a run."""
-    table = Table(title="rounds, judged on out-of-fold human labels")
-    for name in ("round", "WAF", "UAR", "accuracy", "ECE", "pseudo-labels", "of them true", "verdict"):
-        table.add_column(name, justify="right")
+    columns = ("round", "WAF", "UAR", "accuracy", "ECE", "pseudo-labels", "of them true", "verdict")
+    rows = []
     for r in records:
         true = "" if r.pool_precision is None else f"{r.pool_precision:.3f}"
         scores = [f"{value:.3f}" for value in (r.val_f1, r.val_uar, r.val_accuracy, r.val_ece)]
-        table.add_row(str(r.index), *scores, str(sum(r.accepted_per_class)), true, str(r.verdict))
-    _console.print(table)
+        rows.append((str(r.index), *scores, str(sum(r.accepted_per_class)), true, str(r.verdict)))
+    show_rows("rounds, judged on out-of-fold human labels", columns, rows)
 
 
 def show_scores(title: str, by_model: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
     """Scores by model and modality subset."""
-    table = Table(title=title)
-    for name in ("model", "modalities", "WAF", "UAR", "accuracy"):
-        table.add_column(name, justify="left" if name in ("model", "modalities") else "right")
-    for model, subsets in by_model.items():
-        for subset, told in subsets.items():
-            table.add_row(model, subset, *(f"{told[key]:.3f}" for key in ("waf", "uar", "accuracy")))
-    _console.print(table)
+    rows = [
+        (model, subset, *(f"{told[key]:.3f}" for key in ("waf", "uar", "accuracy")))
+        for model, subsets in by_model.items()
+        for subset, told in subsets.items()
+    ]
+    show_rows(title, ("model", "modalities", "WAF", "UAR", "accuracy"), rows)
+
+
+def show_rejected(rejected: Sequence[Rejected]) -> None:
+    """Unusable clips by code, with one example each; nothing when there are none."""
+    first = {row.code: row for row in reversed(rejected)}
+    counts = Counter(row.code for row in rejected).most_common()
+    rows = [(code, str(count), first[code].clip_id, first[code].detail) for code, count in counts]
+    if rows:
+        show_rows("clips that cannot be used", ("code", "clips", "for example", "why"), rows)
 
 
 def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Any table."""
+    """Any table. Text of users is shown as it is: brackets in it are no markup."""
+    console = Console(markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, _LOG_WIDTH)
     table = Table(title=title)
-    for name in columns:
-        table.add_column(name)
+    for number, name in enumerate(columns):
+        numeric = bool(rows) and all(_is_number(row[number]) for row in rows)
+        table.add_column(name, justify="right" if numeric else "left")
     for row in rows:
         table.add_row(*row)
-    _console.print(table)
+    console.print(table)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell or 0)
+    except ValueError:
+        return False
+    return True

@@ -5,149 +5,203 @@ ReportData (plain arrays, every section optional)  ──►  render  ──► 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.reports import svg
-from orchestrator.vocabulary import Emotions, Floats, Ints, Rejected, RoundRecord
+from orchestrator.reports import html, svg
+from orchestrator.vocabulary import Emotions, Floats, Ints, Rejected, RoundRecord, Verdict
 
 Scores = Mapping[str, Mapping[str, Mapping[str, float]]]  # model -> modality subset -> waf, uar, accuracy
+KEYS = {"waf": "WAF", "uar": "UAR", "accuracy": "accuracy"}
 
-STYLE = """
-:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em}
-h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}table{border-collapse:collapse;margin:.5em 0}
-td,th{padding:.2em .6em;text-align:right;border-bottom:1px solid #8884;font-variant-numeric:tabular-nums}
-td.text,th.text{text-align:left}svg{max-width:560px;width:100%;font-size:11px}svg text{fill:currentColor}
-.legend span{margin-right:1em}.legend i{display:inline-block;width:.8em;height:.8em;margin-right:.3em}
-.confusion td{min-width:3em;text-align:center}.note{opacity:.75}code{font-size:.9em}
-"""
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Any further table of a report."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportData:
-    """What the report tells. `counts`: clips by split. `pool_precision_by_class` by round: share of accepted labels that are true.
+    """What the report tells; a section without data is left out.
 
-    - `confusion` `(C, C)`: final model, out of fold. `reliability`: tables of `metrics.reliability` by name.
-    - `out_of_fold`, `test`: scores by model and modality subset; `test` is None when no test clip has a label.
+    - `fingerprint`: of the run; `settings`: its configuration, flat. `counts`: clips by split. `notes`: how to read the scores.
+    - `records`: the rounds. `precision_by_class` by round: share of accepted labels that are true, None where unknown.
+    - `confusion`, `test_confusion` `(C, C)`: final model, out of fold and on the test split.
+    - `reliability`: tables of `metrics.reliability` by name, say "raw" and "calibrated".
+    - `out_of_fold`, `test`: scores by model and modality subset, the largest subset last. `in_fold`: the same models on clips
+      they have learnt from: how far that is above `out_of_fold` is how much a naive score would flatter.
     - `doubtful`: clips whose human label would be worth most, `suspect`: human labels that look wrong; rows of (clip, reason).
     """
 
     title: str
     emotions: Emotions
-    counts: Mapping[str, int]
-    records: Sequence[RoundRecord]
-    confusion: Ints
-    reliability: Mapping[str, Floats]
-    out_of_fold: Scores
+    counts: Mapping[str, int] = field(default_factory=dict)
+    records: Sequence[RoundRecord] = ()
+    confusion: Ints | None = None
+    reliability: Mapping[str, Floats] = field(default_factory=dict)
+    out_of_fold: Scores | None = None
     test: Scores | None = None
+    in_fold: Scores | None = None
+    test_confusion: Ints | None = None
     precision_by_class: Mapping[int, Sequence[float | None]] | None = None
     rejected: Sequence[Rejected] = ()
     doubtful: Sequence[tuple[str, str]] = ()
     suspect: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
+    fingerprint: str = ""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    tables: Sequence[Table] = ()
 
 
 def write_report(path: Path, data: ReportData) -> None:
     """Write the page, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_suffix(".tmp")
-    staged.write_text(render(data), encoding="utf-8")
-    staged.replace(path)
+    html.write_page(path, render(data))
 
 
 def render(data: ReportData) -> str:
     """The page as text; everything that came from a user is escaped."""
-    counts = ", ".join(f"{count} {name}" for name, count in data.counts.items())
-    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in data.notes)
-    sections = [
-        f"<h1>{escape(data.title)}</h1><p>{escape(counts)}</p>{notes}",
-        _rounds(data),
-        _accepted(data),
-        _section("Modalities, final model on the test split", _subsets(data.test)) if data.test else "",
-        _section("Modalities, out of fold", _subsets(data.out_of_fold)),
-        _section("Confusion, final model out of fold", svg.confusion(data.confusion, data.emotions.names)),
-        _section("Reliability, final model out of fold", svg.reliability(data.reliability)),
-        _table("Clips whose human label would be worth most", ("clip", "why"), data.doubtful),
-        _table("Human labels that look wrong", ("clip", "why"), data.suspect),
-        _table("Clips that cannot be used", ("clip", "stage", "code", "detail"), [_row(r) for r in data.rejected]),
+    names = data.emotions.names
+    parts = [
+        html.paragraph(f"run {data.fingerprint}" if data.fingerprint else "", dim=True),
+        html.tiles(_figures(data)),
+        *(html.paragraph(note, dim=True) for note in data.notes),
+        _rounds(data.records),
+        _pseudo_labels(data),
+        html.section(
+            "Modalities",
+            html.pair(_subsets("on the test split", data.test), _subsets("out of fold", data.out_of_fold)),
+            note="A audio, V video, T text: what the model says when the others are missing.",
+        ),
+        _in_fold(data),
+        html.section(
+            "Confusion of the final model",
+            html.pair(
+                _confusion("on the test split", data.test_confusion, names), _confusion("out of fold", data.confusion, names)
+            ),
+        ),
+        html.section(
+            "Reliability of the final model, out of fold", svg.reliability(data.reliability) if data.reliability else ""
+        ),
+        *(html.section(extra.title, html.table(extra.columns, extra.rows), note=extra.note) for extra in data.tables),
+        html.section("Clips whose human label would be worth most", html.table(("clip", "why"), data.doubtful)),
+        html.section("Human labels that look wrong", html.table(("clip", "why"), data.suspect)),
+        _rejected(data.rejected),
+        html.section("Settings", _settings(data.settings)),
     ]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(data.title)}</title>'
-    return f"<!doctype html><html><head>{head}<style>{STYLE}</style></head><body>{''.join(sections)}</body></html>"
+    return html.page(data.title, parts)
 
 
-def _rounds(data: ReportData) -> str:
-    scores = [r.val_f1 for r in data.records]
-    low = max(0.0, min(scores) - 0.1)
-    picture = svg.lines({"WAF": scores, "UAR": [r.val_uar for r in data.records]}, _names(data), low=low, high=1.0)
+def best_round(records: Sequence[RoundRecord]) -> RoundRecord:
+    """The last promoted round, whose model a run hands out."""
+    return [record for record in records if record.verdict is Verdict.PROMOTED][-1]
+
+
+def _figures(data: ReportData) -> dict[str, str]:
+    told = {f"{name} clips": str(count) for name, count in data.counts.items()}
+    if data.records:
+        first, best = data.records[0], best_round(data.records)
+        told["WAF out of fold, supervised"] = f"{first.val_f1:.3f}"
+        told[f"WAF out of fold, final (round {best.index})"] = f"{best.val_f1:.3f}"
+    for model, by_subset in (data.test or {}).items():
+        told[f"WAF on the test split, {model}"] = f"{list(by_subset.values())[-1]['waf']:.3f}"
+    return told
+
+
+def _rounds(records: Sequence[RoundRecord]) -> str:
+    if not records:
+        return ""
+    scores = {"WAF": [record.val_f1 for record in records], "UAR": [record.val_uar for record in records]}
+    hollow = [record.verdict is Verdict.REJECTED for record in records]
+    picture = svg.lines(scores, [f"round {record.index}" for record in records], hollow=hollow)
+    columns = ("round", "WAF", "UAR", "accuracy", "ECE", "pseudo-labels", "of them true", "verdict", "why", "seconds")
     rows = [
         (
-            str(r.index),
-            f"{r.val_f1:.3f}",
-            f"{r.val_uar:.3f}",
-            f"{r.val_accuracy:.3f}",
-            f"{r.val_ece:.3f}",
-            str(sum(r.accepted_per_class)),
-            "" if r.pool_precision is None else f"{r.pool_precision:.3f}",
-            r.verdict.value,
-            r.reason,
+            str(record.index),
+            *(f"{value:.3f}" for value in (record.val_f1, record.val_uar, record.val_accuracy, record.val_ece)),
+            str(sum(record.accepted_per_class)),
+            "" if record.pool_precision is None else f"{record.pool_precision:.3f}",
+            record.verdict.value,
+            record.reason,
+            f"{record.seconds:.0f}",
         )
-        for r in data.records
+        for record in records
     ]
-    columns = ("round", "WAF", "UAR", "accuracy", "ECE", "pseudo-labels", "of them true", "verdict", "why")
-    return _section("Rounds, judged on out-of-fold human labels", picture) + _table("", columns, rows)
+    note = "Judged on human labels by models that never saw them; a hollow point was rejected and rolled back."
+    return html.section("Rounds", picture, html.table(columns, rows), note=note)
 
 
-def _accepted(data: ReportData) -> str:
-    taught = [r for r in data.records if sum(r.accepted_per_class)]
+def _pseudo_labels(data: ReportData) -> str:
+    taught = [record for record in data.records if sum(record.accepted_per_class)]
     if not taught:
         return ""
-    highest = max(max(r.accepted_per_class) for r in taught)
-    picture = svg.bars({f"round {r.index}": r.accepted_per_class for r in taught}, data.emotions.names, high=float(highest))
-    rows = []
-    for r in taught:
-        known = (data.precision_by_class or {}).get(r.index)
-        cells = [
-            f"{count}" if known is None or known[i] is None else f"{count} ({known[i]:.0%} true)"
-            for i, count in enumerate(r.accepted_per_class)
-        ]
-        rows.append((f"round {r.index}", *cells))
-    return _section("Pseudo-labels by class", picture) + _table("", ("", *data.emotions.names), rows)
-
-
-def _subsets(scores: Scores) -> str:
-    subsets = list(next(iter(scores.values())))
-    picture = svg.bars({model: [told[s]["waf"] for s in subsets] for model, told in scores.items()}, subsets, high=1.0)
+    names = data.emotions.names
+    picture = svg.bars({f"round {r.index}": r.accepted_per_class for r in taught}, names, digits=0)
+    known = data.precision_by_class or {}
     rows = [
-        (
-            model,
-            subset,
-            *(f"{told[key]:.3f}" for key in ("waf", "uar", "accuracy")),
-            f"{told['waf'] - by[subsets[-1]]['waf']:+.3f}",
-        )
-        for model, by in scores.items()
-        for subset, told in by.items()
+        (f"round {record.index}", *(_accepted(record, label, known.get(record.index)) for label in range(len(names))))
+        for record in taught
     ]
-    return picture + _table("", ("model", "modalities", "WAF", "UAR", "accuracy", f"against {subsets[-1]}"), rows)
+    note = "Clips accepted, of them true where the truth is known, and the confidence the class had to reach."
+    return html.section("Pseudo-labels by class", picture, html.table(("", *names), rows), note=note)
 
 
-def _names(data: ReportData) -> list[str]:
-    return [f"round {r.index}" for r in data.records]
+def _accepted(record: RoundRecord, label: int, precision: Sequence[float | None] | None) -> str:
+    true = None if precision is None else precision[label]
+    reached = record.threshold_per_class[label] if record.threshold_per_class else None
+    told = str(record.accepted_per_class[label])
+    told += "" if true is None else f", {true:.0%} true"
+    return told + ("" if reached is None else ", closed" if reached > 1 else f", from {reached:.2f}")
 
 
-def _row(row: Rejected) -> tuple[str, str, str, str]:
-    return row.clip_id, row.stage, row.code, row.detail
-
-
-def _section(title: str, inside: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{inside}</section>"
-
-
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
+def _subsets(title: str, scores: Scores | None) -> str:
+    if not scores:
         return ""
-    head = "".join(f'<th class="text">{escape(name)}</th>' for name in columns)
-    body = "".join("<tr>" + "".join(f'<td class="text">{escape(cell)}</td>' for cell in row) + "</tr>" for row in rows)
-    table = f"<table><tr>{head}</tr>{body}</table>"
-    return _section(title, table) if title else table
+    subsets = list(next(iter(scores.values())))
+    picture = svg.bars({model: [told[subset]["waf"] for subset in subsets] for model, told in scores.items()}, subsets)
+    rows = [
+        (model, subset, *(f"{told[key]:.3f}" for key in KEYS), f"{told['waf'] - by_subset[subsets[-1]]['waf']:+.3f}")
+        for model, by_subset in scores.items()
+        for subset, told in by_subset.items()
+    ]
+    columns = ("model", "modalities", *KEYS.values(), f"WAF against {subsets[-1]}")
+    return html.part(title, picture, html.folded("all numbers", html.table(columns, rows)))
+
+
+def _in_fold(data: ReportData) -> str:
+    if not data.in_fold or not data.out_of_fold:
+        return ""
+    rows = []
+    for model, by_subset in data.in_fold.items():
+        seen, unseen = list(by_subset.values())[-1], list(data.out_of_fold[model].values())[-1]
+        rows += [
+            (model, name, f"{seen[key]:.3f}", f"{unseen[key]:.3f}", f"{seen[key] - unseen[key]:+.3f}")
+            for key, name in KEYS.items()
+        ]
+    note = "The difference is what scoring on clips the model has learnt from would flatter it by."
+    return html.section(
+        "In fold against out of fold", html.table(("model", "score", "in fold", "out of fold", "by"), rows), note=note
+    )
+
+
+def _confusion(title: str, counts: Ints | None, names: Sequence[str]) -> str:
+    return "" if counts is None else html.part(title, svg.confusion(counts, names))
+
+
+def _rejected(rejected: Sequence[Rejected]) -> str:
+    codes = Counter((row.stage, row.code) for row in rejected).most_common()
+    by_code = html.table(("stage", "code", "clips"), [(stage, code, str(count)) for (stage, code), count in codes])
+    rows = [(row.clip_id, row.stage, row.code, row.detail) for row in rejected]
+    each = html.folded("every clip", html.table(("clip", "stage", "code", "detail"), rows))
+    return html.section("Clips that cannot be used", by_code, each if rows else "")
+
+
+def _settings(settings: Mapping[str, object]) -> str:
+    rows = [(key, str(value)) for key, value in sorted(settings.items())]
+    return html.folded(f"{len(rows)} settings", html.table(("key", "value"), rows, shown=1000)) if rows else ""

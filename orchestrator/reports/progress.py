@@ -29,10 +29,17 @@ class Bar:
         self.done += count
         if self.live is not None:
             self.live.advance(self.live.task_ids[0], count)
-        elif monotonic() - self.told >= LINE_EVERY_S or self.done >= self.total:
+        elif monotonic() - self.told >= LINE_EVERY_S or (count and self.done == self.total):
             self.told = monotonic()
-            rate = self.done / max(1e-9, self.told - self.started)
-            print(f"{self.title}: {self.done} of {self.total} ({self.done / self.total:.0%}), {rate:.1f}/s", flush=True)
+            print(self.line(), flush=True)
+
+    def line(self) -> str:
+        """Where it stands: done, rate, and how long it still takes at that rate."""
+        seconds = max(1e-9, monotonic() - self.started)
+        rate = self.done / seconds
+        left = "" if not self.done or self.done >= self.total else f", {_span((self.total - self.done) / rate)} left"
+        share = self.done / max(1, self.total)
+        return f"{self.title}: {self.done} of {self.total} ({share:.0%}) in {_span(seconds)}, {rate:.1f}/s{left}"
 
 
 @contextmanager
@@ -41,6 +48,13 @@ def progress(total: int, title: str) -> Iterator[Bar]:
     if not sys.stdout.isatty():
         yield Bar(total, title)
         return
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as live:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as live:
         live.add_task(title, total=total)
         yield Bar(total, title, live)
+
+
+def _span(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
