@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
-from orchestrator.vocabulary import Clip
+from orchestrator.vocabulary import Clip, Split
 
 _THREADS = 8  # hashing lets go of the interpreter; more than a few threads only queue at the disk
 
@@ -33,6 +33,23 @@ def with_digests(clips: Sequence[Clip], *, cache: Path) -> tuple[Clip, ...]:
     if fresh:
         _write(cache, known)
     return tuple(replace(clip, digest=known.get(stamp, "")) for clip, stamp in zip(clips, stamps, strict=True))
+
+
+def content_problems(clips: Sequence[Clip]) -> tuple[str, ...]:
+    """What is wrong with labels once equal files are seen as equal: one sentence a pair; needs `with_digests`.
+
+    A test clip that is also a labelled clip makes every score a lie; two labels for one film cannot both be learnt.
+    """
+    problems = []
+    first: dict[str, Clip] = {}
+    for clip in sorted(clips, key=lambda clip: clip.split is not Split.LABELLED):
+        other = first.setdefault(clip.digest, clip) if clip.digest and clip.split is not Split.UNLABELLED else clip
+        same = f"clips {other.clip_id!r} and {clip.clip_id!r} are the same file"
+        if other.split is Split.LABELLED and clip.split is Split.TEST:
+            problems.append(f"{same}, one labelled and one in the test split; drop one of them")
+        elif other.label is not None and clip.label is not None and other.label != clip.label:
+            problems.append(f"{same} with different labels; keep the right one")
+    return tuple(problems)
 
 
 def _stamp(path: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ REQUIRED = ("clip_id", "path", "split", "label")
 OPTIONAL = ("speaker", "transcript")
 SPLITS = tuple(split.value for split in Split)
 Row = Mapping[str, str | None]
+_PROTOCOL = re.compile(r"[\w+]+://|(concat|subfile|crypto|data|pipe|file|cache|async|fd)[:,]", re.IGNORECASE)
 
 
 def read_manifest(path: str | Path, *, root: str | Path | None = None, emotions: Emotions) -> tuple[Clip, ...]:
@@ -101,6 +103,8 @@ def _problems(row: Row, seen: Mapping[str, int], base: Path, emotions: Emotions)
         return
     if not clip_id:
         yield "clip_id is empty; give every clip a name"
+    elif not clip_id.isprintable() or len(clip_id) > 200 or set(clip_id) & set("/\\") or clip_id.startswith("."):
+        yield f"clip_id {clip_id[:60]!r} cannot name a file; no slashes, no control characters, no dot in front, at most 200 letters"
     elif clip_id in seen:
         yield f"clip_id {clip_id!r} stands in row {seen[clip_id]} already; give each clip its own"
     if split not in SPLITS:
@@ -108,15 +112,15 @@ def _problems(row: Row, seen: Mapping[str, int], base: Path, emotions: Emotions)
     elif split == Split.LABELLED and not label:
         yield f"labelled clip {clip_id!r} has no label; label it, or make its split 'unlabeled'"
     elif split != Split.UNLABELLED and label and label not in emotions.names:
-        yield f"label {label!r} is unknown; emotions.names has {', '.join(emotions.names)}"
+        yield f"label {label[:60]!r} is unknown; emotions.names has {', '.join(emotions.names)}"
     yield from _path_problems(_text(row, "path"), base)
 
 
 def _path_problems(path: str, base: Path) -> Iterator[str]:
     if not path:
         yield "path is empty"
-    elif "\0" in path or "://" in path or path.partition(":")[0] in {"concat", "subfile", "crypto", "data", "pipe", "file"}:
-        yield f"path {path!r} is not a file name; only files below {base} are read"
+    elif not path.isprintable() or len(path) > 4000 or _PROTOCOL.match(path) or path == "-":
+        yield f"path {path[:100]!r} is not a file name; only files below {base} are read"
     else:
         full = Path(os.path.normpath(base / path))
         if not full.is_relative_to(base):

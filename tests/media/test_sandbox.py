@@ -122,7 +122,7 @@ def test_children_are_small_and_know_neither_torch_nor_ray(film: Path) -> None:
 
 
 def test_media_can_be_imported_without_torch_and_ray() -> None:
-    modules = "child decoding digests importers manifest preflight reasons sampling sandbox toy".split()
+    modules = ["child", "decoding", "digests", "importers", "manifest", "preflight", "reasons", "sampling", "sandbox", "toy"]
     code = f"import sys\nfor name in {modules}: __import__('orchestrator.media.' + name)\n"
     subprocess.run([sys.executable, "-c", code + "assert not {'torch', 'ray'} & set(sys.modules)"], check=True)
 
@@ -138,7 +138,7 @@ def test_children_end_with_their_sandbox(film: Path) -> None:
 
 def test_a_broken_installation_is_an_error_and_not_a_thousand_rejected_clips(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [str(film.parent)])
-    with pytest.raises(RuntimeError, match="could not be started.*orchestrator"):
+    with pytest.raises(RuntimeError, match=r"could not be started.*orchestrator"):
         Sandbox(DecodeSettings()).decode(clip_of(film))
 
 
