@@ -17,9 +17,11 @@ from uuid import uuid4
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+VERSION = 2  # of the drawing: a corpus of another one is not reused
 SIZE_PX, RATE_FPS, RATE_HZ, DURATION_S = 112, 8, 16_000, 2.0
 EMOTIONS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
 MISLEADS = 0.18  # share of clips in which a modality shows another emotion
@@ -131,7 +133,7 @@ def write_toy_corpus(directory: str | Path, *, clips: int = 150, seed: int = 0) 
 
     `truth.csv` beside the manifest tells label, face, voice and text of every clip, for scoring alone.
     """
-    directory = Path(directory) / f"{clips}-clips-seed-{seed}"
+    directory = Path(directory) / f"{clips}-clips-seed-{seed}-v{VERSION}"
     done = directory / "manifest.csv"
     if done.is_file():
         return done
@@ -150,29 +152,32 @@ def write_toy_corpus(directory: str | Path, *, clips: int = 150, seed: int = 0) 
 
 
 def _clips(directory: Path, count: int, seed: int) -> Iterator[dict[str, str]]:
-    rng = np.random.default_rng(seed)
     speakers = [Speaker.draw(np.random.default_rng([seed, 1, number])) for number in range(SPEAKERS)]
-    emotions = rng.permutation(np.arange(count) % len(EMOTIONS))
-    for number in range(count):
+    for number, (shown, split) in enumerate(_cast(count, seed)):
         own = np.random.default_rng([seed, 2, number])
         person = number % SPEAKERS
-        label = EMOTIONS[emotions[number]]
-        face, voice, text = (str(own.choice(EMOTIONS)) if own.random() < MISLEADS else label for _ in range(3))
-        test = person >= SPEAKERS - TEST_SPEAKERS
         clip_id = f"toy{number:04d}"
-        pictures = _animate(speakers[person], face, own)
-        _write_mp4(directory / f"{clip_id}.mp4", pictures, synthesise_voice(speakers[person], voice, own))
-        yield {
-            "clip_id": clip_id,
-            "path": f"clips/{clip_id}.mp4",
-            "split": "test" if test else "labeled" if own.random() < LABELLED else "unlabeled",
-            "label": label,
-            "speaker": f"p{person}",
-            "transcript": str(own.choice(LINES[text])).format(n=own.integers(2, 12)),
-            "face": face,
-            "voice": voice,
-            "text": text,
-        }
+        pictures = _animate(speakers[person], shown["face"], own)
+        _write_mp4(directory / f"{clip_id}.mp4", pictures, synthesise_voice(speakers[person], shown["voice"], own))
+        line = str(own.choice(LINES[shown["text"]])).format(n=own.integers(2, 12))
+        row = {"clip_id": clip_id, "path": f"clips/{clip_id}.mp4", "split": split, "speaker": f"p{person}", "transcript": line}
+        yield row | shown
+
+
+def _cast(count: int, seed: int) -> list[tuple[dict[str, str], str]]:
+    """What each clip is, and shows in each modality, and its split: as even over the emotions as it can be."""
+    rng = np.random.default_rng([seed, 0])
+    labels = rng.permutation(np.arange(count) % len(EMOTIONS))  # (N,)
+    shown = {"label": labels}
+    for modality in ("face", "voice", "text"):
+        misled = rng.permutation(count) < round(MISLEADS * count)
+        shown[modality] = (labels + misled * rng.integers(1, len(EMOTIONS), count)) % len(EMOTIONS)
+    test = np.arange(count) % SPEAKERS >= SPEAKERS - TEST_SPEAKERS
+    order = np.lexsort((rng.permutation(count), labels, test))  # training clips first, by emotion
+    labelled = np.zeros(count, bool)
+    labelled[order] = np.diff(np.floor(np.arange(count + 1) * LABELLED)) > 0
+    splits = np.where(test, "test", np.where(labelled, "labeled", "unlabeled"))
+    return [({name: EMOTIONS[row[i]] for name, row in shown.items()}, str(splits[i])) for i in range(count)]
 
 
 def _animate(speaker: Speaker, emotion: str, rng: np.random.Generator) -> list[NDArray[np.uint8]]:
@@ -187,12 +192,16 @@ def _animate(speaker: Speaker, emotion: str, rng: np.random.Generator) -> list[N
 
 def _write_mp4(path: Path, frames: list[NDArray[np.uint8]], waveform: NDArray[np.float32]) -> None:
     with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", rate=RATE_FPS, options={"crf": "26", "preset": "veryfast", "threads": "1"})
+        # x264 looks ahead in a thread of its own: without it the same pictures give the same bytes
+        options = {"crf": "26", "preset": "veryfast", "threads": "1", "rc-lookahead": "0"}
+        video = container.add_stream("libx264", rate=RATE_FPS, options=options)
         video.width = video.height = SIZE_PX
         video.pix_fmt = "yuv420p"
         audio = container.add_stream("aac", rate=RATE_HZ, layout="mono")
+        painter = VideoReformatter()
         for frame in frames:
-            container.mux(video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            container.mux(video.encode(painter.reformat(picture, format="yuv420p", threads=1)))
         container.mux(video.encode())
         sound = av.AudioFrame.from_ndarray(waveform[None], format="fltp", layout="mono")
         sound.sample_rate, sound.time_base, sound.pts = RATE_HZ, Fraction(1, RATE_HZ), 0
