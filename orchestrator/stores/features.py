@@ -31,7 +31,7 @@ from orchestrator.stores.folder import Folder
 from orchestrator.vocabulary import Bools, Features, Floats, Names, Rejected
 
 QUARANTINE = pa.schema([(name, pa.string()) for name in ("clip_id", "stage", "code", "detail", "digest")])
-SHARD_BYTES = 64 << 20  # a reader holds a few shards at a time
+SHARD_BYTES = 16 << 20  # a reader holds a dozen shards at a time, whatever is stored
 _READERS = 8  # shards fetched at once: hides the latency of an object store
 JOINED = "joined"
 

@@ -27,6 +27,8 @@ class Folder:
         except (ImportError, ValueError) as error:
             raise InputError(f"cannot store in {self.url}: {error}. Object stores need s3fs, gcsfs, ... installed") from error
         self._local = isinstance(self._files, LocalFileSystem)
+        if self._local:
+            self.url = self._root  # absolute: a worker stands in another directory
 
     def __reduce__(self) -> tuple[type[Folder], tuple[str]]:
         return type(self), (self.url,)

@@ -86,9 +86,14 @@ def test_a_value_that_is_not_finite_is_never_stored(tmp_path: Path) -> None:
     assert FeatureStore(tmp_path).known("audio", "f1") == set()
 
 
-def test_the_store_can_be_sent_to_a_worker(tmp_path: Path) -> None:
-    FeatureStore(tmp_path).write("audio", "f1", *batch(0, 3))
-    assert len(pickle.loads(pickle.dumps(FeatureStore(tmp_path))).known("audio", "f1")) == 3
+def test_the_store_can_be_sent_to_a_worker_in_another_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = FeatureStore("features")
+    store.write("audio", "f1", *batch(0, 3))
+    sent = pickle.dumps(store)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(pickle.loads(sent).known("audio", "f1")) == 3
 
 
 def test_shards_are_plain_parquet_that_anybody_can_read(tmp_path: Path) -> None:
