@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import nan
 
 import numpy as np
 
@@ -100,9 +101,10 @@ def _by_subset(title: str, scores: Mapping[str, Scores | None]) -> str:
     final = {name: told["final"] for name, told in scores.items() if told}
     if not final:
         return ""
-    subsets = list(dict.fromkeys(subset for by_subset in final.values() for subset in by_subset))
+    fullest = sorted(final.values(), key=len, reverse=True)
+    subsets = list(dict.fromkeys(subset for by_subset in fullest for subset in by_subset))
     picture = svg.bars(
-        {name: [by_subset[s]["waf"] if s in by_subset else 0.0 for s in subsets] for name, by_subset in final.items()}, subsets
+        {name: [by_subset[s]["waf"] if s in by_subset else nan for s in subsets] for name, by_subset in final.items()}, subsets
     )
     rows = [
         (name, subset, *(f"{by_subset[subset][key]:.3f}" for key in KEYS))

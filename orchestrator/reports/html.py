@@ -24,7 +24,9 @@ th{font-weight:600}td.number,th.number{text-align:right}
 .confusion td,.confusion th{text-align:center;min-width:3.2em;padding:.25em .4em}td:first-child{white-space:nowrap}
 .confusion small{display:block;font-size:.75em;color:inherit;opacity:.75}
 figure{margin:.5em 0;max-width:640px}svg{width:100%;font-size:11px}svg text{fill:currentColor}
-.legend span{margin-right:1.2em}.legend i{display:inline-block;width:.8em;height:.8em;margin-right:.4em;border-radius:2px}
+.legend span{margin-right:1.2em;display:inline-block}
+.legend i{display:inline-block;width:.8em;height:.8em;margin-right:.4em;border-radius:2px}
+.scroll td:not(.number):not(:first-child){min-width:8em}
 .pair{display:flex;flex-wrap:wrap;gap:1.5em}.pair>*{flex:1 1 420px;min-width:0;overflow-x:auto}summary{cursor:pointer}
 @media print{details{display:block}body{max-width:none}}
 """

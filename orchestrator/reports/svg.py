@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from math import ceil, floor, log10
+from math import ceil, floor, isnan, log10
 
 import numpy as np
 
@@ -17,12 +17,14 @@ W, H, LEFT, RIGHT, TOP, BOTTOM = 560, 260, 48, 28, 14, 40
 PALETTE = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#888888", "#ee8866", "#99ddff", "#44bb99")
 _WIDTH, _HEIGHT = W - LEFT - RIGHT, H - TOP - BOTTOM
 _MOST_LABELS = 16
+_LEAST_SPAN = 0.1  # a tenth of a point of noise should not look like a mountain
 
 
 def lines(series: Mapping[str, Sequence[float]], labels: Sequence[str], *, hollow: Sequence[bool] = ()) -> str:
-    """One line a series over shared labels; a `hollow` point is one that did not count."""
+    """One line a series of scores over shared labels; a `hollow` point is one that did not count."""
     values = [value for numbers in series.values() for value in numbers]
-    ticks = _ticks(min(values), max(values))
+    middle, half = (min(values) + max(values)) / 2, max(_LEAST_SPAN, max(values) - min(values)) / 2
+    ticks = _ticks(middle - half, middle + half)
     step = _WIDTH / max(1, len(labels) - 1)
     parts = [_frame(labels, [LEFT + i * step for i in range(len(labels))], ticks)]
     for number, (name, numbers) in enumerate(series.items()):
@@ -41,14 +43,16 @@ def lines(series: Mapping[str, Sequence[float]], labels: Sequence[str], *, hollo
 
 
 def bars(groups: Mapping[str, Sequence[float]], labels: Sequence[str], *, digits: int = 2) -> str:
-    """Bars side by side: a place a label, a colour a series, the value on top."""
-    highest = max((value for values in groups.values() for value in values), default=0.0)
+    """Bars side by side: a place a label, a colour a series, the value on top; NaN leaves its place empty."""
+    highest = max((value for values in groups.values() for value in values if not isnan(value)), default=0.0)
     ticks = _ticks(0.0, highest)
     step = _WIDTH / max(1, len(labels))
     width = 0.84 * step / max(1, len(groups))
     parts = [_frame(labels, [LEFT + (i + 0.5) * step for i in range(len(labels))], ticks)]
     for number, (name, values) in enumerate(groups.items()):
         for i, value in enumerate(values):
+            if isnan(value):
+                continue
             x, y = LEFT + (i + 0.08) * step + number * width, _y(value, ticks)
             told = escape(f"{name}, {labels[i]}: {value:.{digits}f}")
             parts.append(

@@ -178,6 +178,14 @@ def test_a_comparison_shows_only_settings_that_differ() -> None:
     assert comparison_rows(runs())[0] == ("plain", "0", "0.600", "0.600", "+0.000", "", "", "")
 
 
+def test_runs_with_other_modalities_stand_beside_each_other() -> None:
+    two = {model: {s: by[s] for s in ("V", "T", "VT")} for model, by in scores(0.3).items()}
+    page = render_comparison("runs", [replace(runs()[0], out_of_fold=two), replace(runs()[1], out_of_fold=scores(0.2))])
+    out_of_fold = page[page.index("Final models out of fold") :]
+    assert out_of_fold.count("<rect") == 3 + 7
+    assert "nan" not in page
+
+
 def test_an_ablation_is_paired_by_seed() -> None:
     rows = paired_rows({"base": [0.5, 0.7], "more": [0.6, 0.8], "one": [0.5, 0.9]}, "base")
     assert rows[0] == ("base", "0.600 ± 0.141", "", "")
