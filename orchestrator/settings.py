@@ -32,6 +32,7 @@ class DataSettings:
       pseudo-labels. Never needed.
     - `max_rejected`: share of clips that may be unusable before the run stops.
     - `folds`: cross-validation folds on the labelled clips, frozen before round 0.
+    - `within_speakers`: standardise features within each speaker, when the manifest names the speaker of every clip.
     """
 
     manifest: str | None = None
@@ -40,6 +41,7 @@ class DataSettings:
     toy_clips: int = 0
     max_rejected: float = 0.05
     folds: int = 5
+    within_speakers: bool = True
 
     def __post_init__(self) -> None:
         if not self.manifest and not self.toy_clips:

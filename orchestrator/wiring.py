@@ -120,7 +120,7 @@ def _fits(value: Any, hint: Any) -> bool:
     return OmegaConf.is_config(value)
 
 
-def _hint(cls: type, annotation: str) -> Any:
+def _hint(cls: object, annotation: str) -> Any:
     """The type behind an annotation; Any when its module imports it for the type checker alone."""
     try:
         return eval(annotation, vars(import_module(cls.__module__)))

@@ -24,7 +24,6 @@ from orchestrator.seams import SelectionPolicy
 from orchestrator.vocabulary import RoundRecord
 
 
-@ray.remote(num_cpus=0, max_restarts=3, max_task_retries=3, max_concurrency=2)
 class RoundController:
     """Walks the rounds in one thread and answers in another."""
 
@@ -70,9 +69,9 @@ def walk_rounds(
 
     The actor answers to the name of the run, `rounds/<run>`: `ray.get_actor(name, namespace="emotion").status.remote()`.
     """
-    controller = RoundController.options(name=f"rounds/{ledger.run.name}", namespace="emotion").remote(
-        steps, plan, policy, ledger, pool_truth
-    )
+    actor = ray.remote(num_cpus=0, max_restarts=3, max_task_retries=3, max_concurrency=2)(RoundController)
+    named = actor.options(name=f"rounds/{ledger.run.name}", namespace="emotion")
+    controller = named.remote(steps, plan, policy, ledger, pool_truth)
     index = -1
     while (record := ray.get(controller.next_round.remote(index))) is not None:
         index = record.index

@@ -17,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.cluster.extract import extract, feature_key, read_features, stream_fingerprint
+from orchestrator.cluster.tune import tuned_clip
 from orchestrator.errors import InputError, TooManyRejected
 from orchestrator.media.digests import with_digests
 from orchestrator.media.manifest import read_manifest
 from orchestrator.media.toy import write_toy_corpus
 from orchestrator.rounds.folds import freeze_folds
+from orchestrator.rounds.speakers import Usual, within_speakers
 from orchestrator.seams import EncoderRecipe
 from orchestrator.settings import Experiment
 from orchestrator.stores.features import FeatureStore
@@ -35,6 +37,7 @@ class Corpus:
 
     - `folds` `(N_labelled,)`: frozen, in the order of `indices(Split.LABELLED)`.
     - `recipes`: encoders of the features, tuned ones included.
+    - `usual`: what features that are standardised within speakers are compared with; None when they are as encoded.
     - `fingerprints`: of the stored streams. `identity`: of features, clips, labels and folds together.
     """
 
@@ -42,6 +45,7 @@ class Corpus:
     features: Features
     folds: NDArray[np.int64]
     recipes: tuple[EncoderRecipe, ...]
+    usual: Usual | None
     rejected: tuple[Rejected, ...]
     fingerprints: dict[str, str]
     identity: str
@@ -63,10 +67,16 @@ class Corpus:
 def read_clips(experiment: Experiment) -> tuple[Clip, ...]:
     """The manifest's clips, sorted by id, with the digests of their files; draws the toy corpus when it is asked for."""
     data = experiment.data
-    manifest = Path(data.manifest) if data.manifest else _toy(experiment)
-    clips = read_manifest(manifest, root=data.root, emotions=experiment.emotions)
+    clips = read_manifest(manifest_path(experiment), root=data.root, emotions=experiment.emotions)
     clips = with_digests(clips, cache=experiment.store / "digests")
     return tuple(sorted(clips, key=lambda clip: clip.clip_id))
+
+
+def manifest_path(experiment: Experiment) -> Path:
+    """The user's manifest, or that of the toy corpus, drawn on first use."""
+    if experiment.data.manifest:
+        return Path(experiment.data.manifest)
+    return write_toy_corpus(experiment.store / "toy", clips=experiment.data.toy_clips, seed=experiment.seed)
 
 
 def gather(experiment: Experiment, *, retry: bool = False) -> Corpus:
@@ -75,20 +85,36 @@ def gather(experiment: Experiment, *, retry: bool = False) -> Corpus:
     folds = frozen_folds(clips, experiment)
     recipes = tuned_recipes(experiment, clips, folds)
     store = FeatureStore(experiment.store / "features")
-    rejected = extract(clips, recipes, experiment.decode, store, experiment.cluster, retry=retry)
+    rejected = extract(clips, recipes, experiment.decode, files_root(experiment), store, experiment.cluster, retry=retry)
     check_rejected(clips, rejected, experiment.data.max_rejected, experiment.emotions)
     lost = {row.clip_id for row in rejected}
     usable = tuple(clip for clip in clips if clip.clip_id not in lost)
     kept = np.array([folds[clip.clip_id] for clip in usable if clip.split is Split.LABELLED], dtype=np.int64)
+    features = read_features(usable, recipes, experiment.decode, store)
+    usual = Usual.of(features) if experiment.data.within_speakers and speakers_known(usable) else None
     return Corpus(
         clips=usable,
-        features=read_features(usable, recipes, experiment.decode, store),
+        features=features if usual is None else within_speakers(features, groups_of(usable), usual),
         folds=kept,
         recipes=recipes,
+        usual=usual,
         rejected=tuple(rejected),
         fingerprints={recipe.stream: stream_fingerprint(recipe, experiment.decode) for recipe in recipes},
-        identity=_identity(usable, kept, recipes, experiment),
+        identity=_identity(usable, kept, recipes, experiment, within=usual is not None),
     )
+
+
+def groups_of(clips: Sequence[Clip]) -> NDArray[np.str_]:
+    """Speaker of each clip, `(N,)`, "" where unknown."""
+    return np.array([clip.group for clip in clips], dtype=np.str_)
+
+
+def speakers_known(clips: Sequence[Clip]) -> bool:
+    """Whether every clip names its speaker; with some that do and some that do not, says why the speakers are not used."""
+    unknown = sum(not clip.group for clip in clips)
+    if 0 < unknown < len(clips):
+        print(f"features stay as encoded: {unknown} of {len(clips)} clips name no speaker to standardise them within", flush=True)
+    return unknown == 0
 
 
 def frozen_folds(clips: Sequence[Clip], experiment: Experiment) -> dict[str, int]:
@@ -106,7 +132,15 @@ def frozen_folds(clips: Sequence[Clip], experiment: Experiment) -> dict[str, int
 
 def tuned_recipes(experiment: Experiment, clips: Sequence[Clip], folds: Mapping[str, int]) -> tuple[EncoderRecipe, ...]:
     """The experiment's encoders; with prompts, the video encoder is the tuned one."""
-    return tuple(experiment.encoders.values())
+    encoders = dict(experiment.encoders)
+    if experiment.prompts is not None:
+        encoders["video"] = tuned_clip(experiment, clips, folds, files_root(experiment))
+    return tuple(encoders.values())
+
+
+def files_root(experiment: Experiment) -> Path:
+    """The folder no video may lie outside of."""
+    return Path(experiment.data.root) if experiment.data.root else manifest_path(experiment).parent
 
 
 def check_rejected(clips: Sequence[Clip], rejected: Sequence[Rejected], limit: float, emotions: Emotions) -> None:
@@ -133,7 +167,7 @@ def pool_truth(experiment: Experiment, pool: Sequence[Clip]) -> NDArray[np.int64
     """Known labels of pool clips, -1 where unknown, for the report alone; None when nothing is known."""
     path = Path(experiment.data.truth) if experiment.data.truth else None
     if path is None and experiment.data.toy_clips:
-        path = _toy(experiment).with_name("truth.csv")
+        path = manifest_path(experiment).with_name("truth.csv")
     if path is None:
         return None
     if not path.is_file():
@@ -143,12 +177,11 @@ def pool_truth(experiment: Experiment, pool: Sequence[Clip]) -> NDArray[np.int64
     return np.array([known.get(clip.clip_id, -1) for clip in pool], dtype=np.int64)
 
 
-def _toy(experiment: Experiment) -> Path:
-    return write_toy_corpus(experiment.store / "toy", clips=experiment.data.toy_clips, seed=experiment.seed)
-
-
-def _identity(clips: Sequence[Clip], folds: NDArray[np.int64], recipes: Sequence[EncoderRecipe], experiment: Experiment) -> str:
+def _identity(
+    clips: Sequence[Clip], folds: NDArray[np.int64], recipes: Sequence[EncoderRecipe], experiment: Experiment, *, within: bool
+) -> str:
     streams = {recipe.stream: stream_fingerprint(recipe, experiment.decode) for recipe in recipes}
     rows = [[clip.clip_id, clip.split.value, *(feature_key(recipe, clip) for recipe in recipes)] for clip in clips]
     labels = [clip.label for clip in clips if clip.split is Split.LABELLED]
-    return fingerprint("corpus", streams, rows, labels, folds.tolist(), list(experiment.emotions.names))
+    groups = [clip.group for clip in clips] if within else None
+    return fingerprint("corpus", streams, rows, labels, folds.tolist(), list(experiment.emotions.names), groups)

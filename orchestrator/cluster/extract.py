@@ -15,7 +15,9 @@ picture or words keeps its row with the presence flag off.
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -54,6 +56,7 @@ def extract(
     clips: Sequence[Clip],
     recipes: Sequence[EncoderRecipe],
     decode: DecodeSettings,
+    root: Path,
     store: FeatureStore,
     settings: ClusterSettings,
     *,
@@ -61,7 +64,7 @@ def extract(
 ) -> list[Rejected]:
     """Fill the store with what is missing; returns every clip that cannot be used, of this run and of earlier ones.
 
-    Earlier rejects are not decoded again unless `retry`.
+    Files outside `root` are refused. Earlier rejects are not decoded again unless `retry`.
     """
     shelf = fingerprint("quarantine", decode.identity())
     if retry:
@@ -75,7 +78,8 @@ def extract(
     if not wanted:
         return known
     rejected: list[Rejected] = []
-    statuses = _pipeline(clips, wanted, recipes, decode, store, settings)
+    quiet_data()
+    statuses = _pipeline(clips, wanted, recipes, decode, root, store, settings)
     with progress(len(wanted), "extract") as bar:
         for batch in statuses.iter_batches(batch_format="pyarrow", batch_size=None):
             failed = batch.filter(pc.is_valid(batch["code"])).to_pylist()
@@ -123,15 +127,15 @@ def _pipeline(
     wanted: Mapping[str, list[str]],
     recipes: Sequence[EncoderRecipe],
     decode: DecodeSettings,
+    root: Path,
     store: FeatureStore,
     settings: ClusterSettings,
 ) -> ray.data.Dataset:
     todo = sorted((clip for clip in clips if clip.clip_id in wanted), key=lambda clip: clip.clip_id)
-    blocks = [todo[start : start + settings.clips_per_block] for start in range(0, len(todo), settings.clips_per_block)]
     needs_file = any(recipe.reads == "video" for recipe in recipes)
-    data = ray.data.from_arrow([_plan(block, wanted) for block in blocks]).map_batches(
+    data = ray.data.from_arrow(plan_blocks(todo, wanted, settings.clips_per_block)).map_batches(
         decode_block,
-        fn_kwargs={"decode": decode if needs_file else None},
+        fn_kwargs={"decode": decode if needs_file else None, "root": str(root)},
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=settings.decode_cpus,
@@ -181,13 +185,13 @@ class EncodeClips:
         return _with_failures(block, failures)
 
 
-def decode_block(block: pa.Table, *, decode: DecodeSettings | None) -> pa.Table:
+def decode_block(block: pa.Table, *, decode: DecodeSettings | None, root: str) -> pa.Table:
     """A Ray Data task: planned clips to frames and sound; a clip that fails keeps its row, with the reason.
 
     `decode` None leaves the files closed: only transcripts are read.
     """
     clips = [Clip(**row, split=Split.UNLABELLED) for row in block.drop_columns(["wanted"]).to_pylist()]
-    results = [_sandbox(decode).decode(clip) if decode else _words_only(clip) for clip in clips]
+    results = [_sandbox(decode, root).decode(clip) if decode else _words_only(clip) for clip in clips]
     usable = [_words_only(clip) if isinstance(r, Rejected) else r for r, clip in zip(results, clips, strict=True)]
     reasons = [result if isinstance(result, Rejected) else None for result in results]
     table = to_table(usable).append_column("wanted", block["wanted"])
@@ -196,11 +200,20 @@ def decode_block(block: pa.Table, *, decode: DecodeSettings | None) -> pa.Table:
     return table
 
 
-def _plan(clips: Sequence[Clip], wanted: Mapping[str, list[str]]) -> pa.Table:
-    """One block of work. Labels stay behind: no decoder and no encoder ever sees one."""
+def plan_blocks(clips: Sequence[Clip], wanted: Mapping[str, list[str]], clips_per_block: int) -> list[pa.Table]:
+    """The work in blocks. Labels stay behind: no decoder and no encoder ever sees one."""
     columns = ("clip_id", "path", "transcript", "digest", "hint")
     table = pa.table({name: pa.array([getattr(clip, name) for clip in clips], pa.string()) for name in columns})
-    return table.append_column("wanted", pa.array([wanted[clip.clip_id] for clip in clips], pa.list_(pa.string())))
+    table = table.append_column("wanted", pa.array([wanted[clip.clip_id] for clip in clips], pa.list_(pa.string())))
+    return [table.slice(start, clips_per_block) for start in range(0, len(clips), clips_per_block)]
+
+
+def quiet_data() -> None:
+    """Our own progress speaks; Ray Data's would flood a job's log."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.issue_detectors_config.detectors = []
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
 
 
 def _words_only(clip: Clip) -> DecodedClip:
@@ -211,9 +224,9 @@ def _words_only(clip: Clip) -> DecodedClip:
 
 
 @functools.cache
-def _sandbox(decode: DecodeSettings) -> Sandbox:
+def _sandbox(decode: DecodeSettings, root: str) -> Sandbox:
     """One sandbox a worker process, kept warm between tasks; its children die with the worker."""
-    return Sandbox(decode)
+    return Sandbox(decode, root)
 
 
 def _with_failures(block: pa.Table, failures: Mapping[str, str]) -> pa.Table:

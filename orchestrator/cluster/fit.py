@@ -3,12 +3,12 @@
 A fusion ensemble spreads by members: each worker fits whole groups of members, a group is fitted the same way wherever it lands,
 so one worker and four give the same bytes. Groups are saved as they are finished and found again after a crash.
 
-    groups of members  ──deal──►  worker 0: 0, W, ...   worker 1: 1, W + 1, ...   ──►  <directory>/group-<g>/  ──merge──►  Ensemble
+    groups of members  ──deal──►  worker 0: 0, W, ...   worker 1: 1, W + 1, ...   ──►  group-<g>/  ──merge──►  Ensemble
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from orchestrator.errors import TrainingError
+from orchestrator.settings import ClusterSettings
 from orchestrator.training.ensemble import Ensemble, FusionRecipe, fit_members, member_groups
 from orchestrator.vocabulary import Features
 
@@ -43,35 +44,47 @@ class FusionTask:
         return fit_members(self.recipe, self.features, self.targets, self.weights, seed=self.seed, members=group)
 
 
-def fit_fusion(task: FusionTask, directory: Path, *, workers: int, gpus_per_worker: float, name: str) -> Ensemble:
-    """Fit an ensemble. Raises TrainingError with the workers' reason when they cannot go on."""
-    if workers == 0:
+def fit_fusion(task: FusionTask, directory: Path, settings: ClusterSettings, *, name: str) -> Ensemble:
+    """Fit an ensemble; `directory` holds finished groups. Raises TrainingError."""
+    if settings.fit_workers == 0:
         return task.fit()
     groups = member_groups(task.recipe, len(task.targets))
+    config = {"task": ray.put(task), "groups": groups, "directory": directory}
+    train_on_workers(_fit_groups, config, settings, name=name, storage=directory / "train")
+    return Ensemble.merge([Ensemble.load(directory / f"group-{index}") for index in range(len(groups))])
+
+
+def train_on_workers(
+    loop: Callable[[Mapping[str, Any]], None], config: dict[str, Any], settings: ClusterSettings, *, name: str, storage: Path
+) -> None:
+    """Run a training loop on the workers of a fit, or here when there are none.
+
+    A worker that dies is replaced and the loop starts again; it finds what it had finished. Raises TrainingError.
+    """
+    if settings.fit_workers == 0:
+        loop(config)
+        return
+    gpus = settings.gpus_per_fit_worker
     trainer = TorchTrainer(
-        _fit_groups,
-        train_loop_config={"task": ray.put(task), "groups": groups, "directory": str(directory)},
+        loop,
+        train_loop_config=config,
         scaling_config=ScalingConfig(
-            num_workers=min(workers, len(groups)),
-            use_gpu=gpus_per_worker > 0,
-            resources_per_worker={"GPU": gpus_per_worker} if gpus_per_worker else {"CPU": 1},
+            num_workers=settings.fit_workers, use_gpu=gpus > 0, resources_per_worker={"GPU": gpus} if gpus else {"CPU": 1}
         ),
-        run_config=RunConfig(name=name, storage_path=str(directory / "train"), failure_config=FailureConfig(max_failures=3)),
+        run_config=RunConfig(name=name, storage_path=str(storage), failure_config=FailureConfig(max_failures=3)),
     )
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise TrainingError(f"fitting {name} failed on its workers: {error}") from error
-    return Ensemble.merge([Ensemble.load(directory / f"group-{index}") for index in range(len(groups))])
+        raise TrainingError(f"{name} failed on its workers: {error}") from error
 
 
 def _fit_groups(config: Mapping[str, Any]) -> None:
     context = ray.train.get_context()
     task: FusionTask = ray.get(config["task"])
     for index in range(context.get_world_rank(), len(config["groups"]), context.get_world_size()):
-        target = Path(config["directory"]) / f"group-{index}"
+        target = config["directory"] / f"group-{index}"
         if not target.exists():
-            staged = target.with_name(f".{target.name}-{context.get_world_rank()}")
+            staged = target.with_name(f".{target.name}")
             task.fit(config["groups"][index]).save(staged)
             staged.rename(target)
-    ray.train.report({"rank": context.get_world_rank()})

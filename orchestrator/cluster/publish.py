@@ -34,8 +34,8 @@ from orchestrator.stores.tracking import Tracker, open_tracker, witnessed
 from orchestrator.vocabulary import Predictions, RoundRecord, Split
 
 NOTE = (
-    "Out-of-fold scores: every labelled clip is judged by models that never saw its label, nor a pseudo-label given by one that did. "
-    "The test split was scored once, after the last round."
+    "Out-of-fold scores: every labelled clip is judged by models that never saw its label, nor a pseudo-label given by one "
+    "that did. The test split was scored once, after the last round."
 )
 
 

@@ -47,7 +47,7 @@ class Run:
         return RoundLedger(self.directory)
 
 
-def steps_recipe(experiment: Experiment, corpus: Corpus, *, workers: int) -> StepsRecipe:
+def steps_recipe(experiment: Experiment, corpus: Corpus) -> StepsRecipe:
     """Put the features into shared memory once; controllers and trials read them there."""
     return StepsRecipe(
         labelled=ray.put(corpus.of(Split.LABELLED)),
@@ -60,8 +60,7 @@ def steps_recipe(experiment: Experiment, corpus: Corpus, *, workers: int) -> Ste
         seed=experiment.seed,
         upstream=corpus.identity,
         store=experiment.store,
-        workers=workers,
-        gpus_per_worker=experiment.cluster.gpus_per_fit_worker,
+        cluster=experiment.cluster,
     )
 
 
@@ -71,7 +70,7 @@ def self_train(experiment: Experiment, corpus: Corpus, run: Run) -> Iterator[Rou
         print(f"resuming: round {found[-1]} of {experiment.rounds.rounds} found", flush=True)
     pool = [corpus.clips[i] for i in corpus.indices(Split.UNLABELLED)]
     yield from walk_rounds(
-        steps_recipe(experiment, corpus, workers=experiment.cluster.fit_workers),
+        steps_recipe(experiment, corpus),
         experiment.rounds,
         experiment.selection,
         run.ledger,

@@ -56,7 +56,8 @@ def search(trials: Sequence[Trial], corpus: Corpus) -> list[Trial]:
 
     The best of many is flattered by the choice: its score is a ranking, not an estimate. Judge the winner on the test split.
     """
-    shared = steps_recipe(trials[0].experiment, corpus, workers=0)
+    first = trials[0].experiment
+    shared = steps_recipe(replace(first, cluster=replace(first.cluster, fit_workers=0)), corpus)
     plans = [
         (
             replace(shared, fusion=trial.experiment.fusion, mixing=trial.experiment.mixing),

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from orchestrator.cluster.fit import FusionTask, fit_fusion
 from orchestrator.rounds.crossfit import Scored
 from orchestrator.rounds.mixing import Mixing
+from orchestrator.seams import Json
+from orchestrator.settings import ClusterSettings
 from orchestrator.stores.artifacts import ArtifactStore
 from orchestrator.stores.fingerprint import array_digest, fingerprint
 from orchestrator.training.ensemble import Ensemble, FusionRecipe, subset_logits
@@ -46,8 +48,7 @@ class StepsRecipe:
     seed: int
     upstream: str
     store: Path
-    workers: int
-    gpus_per_worker: float
+    cluster: ClusterSettings
 
 
 class FusionSteps:
@@ -71,11 +72,9 @@ class FusionSteps:
             taught = mixed.clip_ids[len(self._labelled) :]
             features = stack(self._labelled, chosen(self._pool, taught))
             task = FusionTask(recipe.fusion, features, mixed.targets, mixed.weights, recipe.seed)
-            record = {"upstream": recipe.upstream, "seed": recipe.seed, "round": index, "lesson": lesson}
-            with self._models.write(KIND, student, record) as directory, TemporaryDirectory(dir=recipe.store) as scratch:
-                fit_fusion(
-                    task, Path(scratch), workers=recipe.workers, gpus_per_worker=recipe.gpus_per_worker, name=student
-                ).save(directory)
+            about: dict[str, Json] = {"upstream": recipe.upstream, "seed": recipe.seed, "round": index, "lesson": lesson}
+            with self._models.write(KIND, student, about) as directory, TemporaryDirectory(dir=recipe.store) as scratch:
+                fit_fusion(task, Path(scratch), recipe.cluster, name=f"fusion-{student}").save(directory)
         return student
 
     def predict(self, student: str) -> Scored:
@@ -125,7 +124,7 @@ def _disagreement(logits: Floats, mean: Floats) -> NDArray[np.float32]:
     """Standard deviation over members of the winning class's probability, `(N,)`."""
     winner = mean.argmax(axis=1)
     told = np.stack([softmax(member)[np.arange(len(winner)), winner] for member in logits])  # (J, N)
-    return told.std(axis=0).astype(np.float32)
+    return np.asarray(told.std(axis=0), dtype=np.float32)
 
 
 def chosen(features: Features, clip_ids: NDArray[np.str_]) -> Features:

@@ -104,7 +104,7 @@ def _problems(row: Row, seen: Mapping[str, int], base: Path, emotions: Emotions)
     if not clip_id:
         yield "clip_id is empty; give every clip a name"
     elif not clip_id.isprintable() or len(clip_id) > 200 or set(clip_id) & set("/\\") or clip_id.startswith("."):
-        yield f"clip_id {clip_id[:60]!r} cannot name a file; no slashes or control characters, no dot in front, 200 letters at most"
+        yield f"clip_id {clip_id[:60]!r} cannot name a file; no slashes, control characters or leading dot, 200 letters at most"
     elif clip_id in seen:
         yield f"clip_id {clip_id!r} stands in row {seen[clip_id]} already; give each clip its own"
     if split not in SPLITS:

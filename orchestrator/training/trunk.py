@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -68,7 +68,7 @@ def look_seed(seed: int, epoch: int, clip: int) -> int:
     return int(np.random.SeedSequence((seed, epoch, clip)).generate_state(1, np.uint64)[0] >> 1)
 
 
-class StoredArrays(Sequence[NDArray[np.generic]]):
+class StoredArrays(Sequence[NDArray[Any]]):
     """One `.npy` a clip, opened as a memory map when it is read: frames of labelled clips, or tokens of one look at them."""
 
     def __init__(self, directory: Path, keys: Sequence[str]) -> None:

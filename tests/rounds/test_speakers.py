@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orchestrator.rounds.speakers import within_speakers
+from orchestrator.rounds.speakers import Usual, within_speakers
 from orchestrator.vocabulary import Features
 
 
@@ -62,3 +62,10 @@ def test_groups_must_belong_to_the_clips() -> None:
     values, groups = spoken()
     with pytest.raises(ValueError, match="60 clips need as many groups"):
         within_speakers(features(values), groups[:-1])
+
+
+def test_a_clip_that_comes_later_is_read_as_it_would_have_been_before() -> None:
+    values, _ = spoken()
+    usual = Usual.of(features(values))
+    later = within_speakers(features(values[:1]), np.array([""]), usual).values["audio"]
+    np.testing.assert_allclose(later, (values[:1] - values.mean(axis=0)) / values.std(axis=0), atol=1e-4)

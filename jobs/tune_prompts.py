@@ -1,0 +1,21 @@
+"""EmoVCLIP: tune CLIP's prompts on the labelled clips, a model a fold, and nothing else. A second run finds them.
+
+python -m jobs.tune_prompts experiment=toy prompts=emovclip
+"""
+
+from jobs.launch import Command, launch
+from orchestrator.cluster.corpus import files_root, frozen_folds, read_clips
+from orchestrator.cluster.session import session
+from orchestrator.cluster.tune import tuned_clip
+
+
+def main(command: Command) -> None:
+    experiment = command.experiment
+    with session(experiment.cluster):
+        clips = read_clips(experiment)
+        encoder = tuned_clip(experiment, clips, frozen_folds(clips, experiment), files_root(experiment))
+    print(f"tuned prompts: {encoder.checkpoint}")
+
+
+if __name__ == "__main__":
+    launch(main, __doc__)
