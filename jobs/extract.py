@@ -4,11 +4,10 @@ python -m jobs.extract experiment=toy
 python -m jobs.extract data.manifest=clips.csv job.retry=true      decode again what was rejected before
 """
 
-from collections import Counter
-
 from jobs.launch import Command, launch
 from orchestrator.cluster.corpus import gather
 from orchestrator.cluster.session import session
+from orchestrator.reports.console import show_rejected
 
 
 def main(command: Command) -> None:
@@ -18,8 +17,7 @@ def main(command: Command) -> None:
     for stream, share in zip(corpus.features.streams, present, strict=True):
         width = corpus.features.values[stream].shape[1]
         print(f"{stream}: {len(corpus.clips)} clips x {width}, present in {share:.1%}")
-    for code, count in Counter(row.code for row in corpus.rejected).most_common():
-        print(f"rejected {code}: {count}")
+    show_rejected(corpus.rejected)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,11 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from time import monotonic
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,9 +29,11 @@ import ray.data
 from ray.data import ActorPoolStrategy
 
 from orchestrator.cluster.columns import from_table, to_table
+from orchestrator.cluster.meter import Stages
 from orchestrator.encoders.text import text_key
 from orchestrator.media.decoding import DecodeSettings
 from orchestrator.media.sandbox import Sandbox
+from orchestrator.reports.console import show_rows
 from orchestrator.reports.progress import progress
 from orchestrator.seams import EncoderRecipe
 from orchestrator.settings import ClusterSettings, PoolSettings
@@ -44,7 +49,8 @@ STATUS = ["clip_id", "stage", "code", "detail"]
 
 def stream_fingerprint(recipe: EncoderRecipe, decode: DecodeSettings) -> str:
     """Identity of a stored stream: everything that can change the bytes of a feature."""
-    return fingerprint("features", recipe.stream, recipe.identity(), decode.identity() if recipe.reads == "video" else None)
+    decoded = None if recipe.reads == "text" else decode.identity(sound_only=modality_of(recipe.stream) == "audio")
+    return fingerprint("features", recipe.stream, recipe.identity(), decoded)
 
 
 def feature_key(recipe: EncoderRecipe, clip: Clip | DecodedClip) -> str:
@@ -70,24 +76,20 @@ def extract(
     if retry:
         store.forget_rejected(shelf)
     digests = {clip.clip_id: clip.digest for clip in clips}
-    known = [row for row in store.rejected(shelf) if row.clip_id in digests]
-    wanted = _missing([clip for clip in clips if clip.clip_id not in {row.clip_id for row in known}], recipes, decode, store)
-    found = len(clips) - len(known) - len(wanted)
-    if found:
+    rejected = [row for row in store.rejected(shelf, digests) if row.clip_id in digests]
+    usable = _without(clips, rejected)
+    wanted = _missing(usable, recipes, decode, store)
+    if found := len(usable) - len(wanted):
         print(f"resuming: features of {found} clips found, {len(wanted)} to encode", flush=True)
-    if not wanted:
-        return known
-    rejected: list[Rejected] = []
-    quiet_data()
-    statuses = _pipeline(clips, wanted, recipes, decode, root, store, settings)
-    with progress(len(wanted), "extract") as bar:
-        for batch in statuses.iter_batches(batch_format="pyarrow", batch_size=None):
-            failed = batch.filter(pc.is_valid(batch["code"])).to_pylist()
-            rows = [Rejected(**row) for row in failed]
-            store.reject(shelf, rows)
-            rejected += rows
-            bar.advance(batch.num_rows)
-    return known + rejected
+    while wanted:
+        before = len(rejected)
+        for failed in _run(usable, wanted, recipes, decode, root, store, settings):
+            store.reject(shelf, failed, digests)
+            rejected += failed
+        # Equal content is encoded once: when that one clip was rejected, its twins have yet to be tried.
+        usable = _without(usable, rejected)
+        wanted = _missing(usable, recipes, decode, store, twins=True) if len(rejected) > before else {}
+    return rejected
 
 
 def read_features(
@@ -107,19 +109,47 @@ def read_features(
     )
 
 
+def _without(clips: Sequence[Clip], rejected: Sequence[Rejected]) -> list[Clip]:
+    lost = {row.clip_id for row in rejected}
+    return [clip for clip in clips if clip.clip_id not in lost]
+
+
 def _missing(
-    clips: Sequence[Clip], recipes: Sequence[EncoderRecipe], decode: DecodeSettings, store: FeatureStore
+    clips: Sequence[Clip], recipes: Sequence[EncoderRecipe], decode: DecodeSettings, store: FeatureStore, *, twins: bool = False
 ) -> dict[str, list[str]]:
-    """Streams each clip still lacks, by clip id; clips that lack none are left out, equal content is encoded once."""
+    """Streams each clip still lacks, by clip id; equal content is named once unless `twins`."""
     wanted: dict[str, list[str]] = {}
     for recipe in recipes:
         seen = store.known(recipe.stream, stream_fingerprint(recipe, decode))
         for clip in clips:
             key = feature_key(recipe, clip)
             if key not in seen:
-                seen.add(key)
+                if not twins:
+                    seen.add(key)
                 wanted.setdefault(clip.clip_id, []).append(recipe.stream)
     return wanted
+
+
+def _run(
+    clips: Sequence[Clip],
+    wanted: Mapping[str, list[str]],
+    recipes: Sequence[EncoderRecipe],
+    decode: DecodeSettings,
+    root: Path,
+    store: FeatureStore,
+    settings: ClusterSettings,
+) -> Iterator[list[Rejected]]:
+    """Encode what is wanted; yields the rejected clips of each block."""
+    quiet_data()
+    modalities = [name for name in PIPELINE_ORDER if any(modality_of(s) == name for streams in wanted.values() for s in streams)]
+    most = {name: settings.pools.get(name, PoolSettings()).max_actors for name in modalities}
+    stages = Stages({"decode": None, **most})
+    statuses = _pipeline(clips, wanted, recipes, decode, root, store, settings, stages.meter)
+    with progress(len(wanted), "extract", note=stages.line) as bar:
+        for batch in statuses.iter_batches(batch_format="pyarrow", batch_size=None):
+            yield [Rejected(**row) for row in batch.filter(pc.is_valid(batch["code"])).to_pylist()]
+            bar.advance(batch.num_rows)
+    show_rows("stages", ("stage", "clips", "ms a clip", "workers busy", "at most"), stages.rows())
 
 
 def _pipeline(
@@ -130,12 +160,13 @@ def _pipeline(
     root: Path,
     store: FeatureStore,
     settings: ClusterSettings,
+    meter: Any,
 ) -> ray.data.Dataset:
     todo = sorted((clip for clip in clips if clip.clip_id in wanted), key=lambda clip: clip.clip_id)
     needs_file = any(recipe.reads == "video" for recipe in recipes)
     data = ray.data.from_arrow(plan_blocks(todo, wanted, settings.clips_per_block)).map_batches(
         decode_block,
-        fn_kwargs={"decode": decode if needs_file else None, "root": str(root)},
+        fn_kwargs={"decode": decode if needs_file else None, "root": str(root), "meter": meter},
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=settings.decode_cpus,
@@ -147,7 +178,7 @@ def _pipeline(
             pool = settings.pools.get(modality, PoolSettings())
             data = data.map_batches(
                 EncodeClips,
-                fn_constructor_kwargs={"recipes": needed, "decode": decode, "store": store, "drops": HEAVY.get(modality)},
+                fn_constructor_kwargs={"recipes": needed, "decode": decode, "store": store, "modality": modality, "meter": meter},
                 compute=ActorPoolStrategy(min_size=pool.min_actors, max_size=pool.max_actors),
                 batch_size=None,
                 batch_format="pyarrow",
@@ -162,12 +193,16 @@ def _pipeline(
 class EncodeClips:
     """One warm replica of a modality's encoders: fed blocks, it commits a shard a stream and passes on what others need."""
 
-    def __init__(self, recipes: Sequence[EncoderRecipe], decode: DecodeSettings, store: FeatureStore, drops: str | None) -> None:
+    def __init__(
+        self, recipes: Sequence[EncoderRecipe], decode: DecodeSettings, store: FeatureStore, modality: str, meter: Any
+    ) -> None:
         self._encoders = [(recipe, stream_fingerprint(recipe, decode), recipe.load()) for recipe in recipes]
         self._store = store
-        self._drops = drops
+        self._modality = modality
+        self._meter = meter
 
     def __call__(self, block: pa.Table) -> pa.Table:
+        started = monotonic()
         failures: dict[str, str] = {}
         usable = block.filter(pc.is_null(block["code"]))
         clips = from_table(usable)
@@ -181,15 +216,18 @@ class EncodeClips:
             failures |= {encoded.clip_ids[i]: recipe.stream for i in np.flatnonzero(~finite)}
             if finite.any():
                 self._store.write(recipe.stream, shelf, keys[finite], encoded.values[finite], encoded.present[finite])
-        block = block.drop_columns([self._drops]) if self._drops else block
+        heavy = HEAVY.get(self._modality)
+        block = block.drop_columns([heavy]) if heavy else block
+        self._meter.add.remote(self._modality, block.num_rows, monotonic() - started)
         return _with_failures(block, failures)
 
 
-def decode_block(block: pa.Table, *, decode: DecodeSettings | None, root: str) -> pa.Table:
+def decode_block(block: pa.Table, *, decode: DecodeSettings | None, root: str, meter: Any = None) -> pa.Table:
     """A Ray Data task: planned clips to frames and sound; a clip that fails keeps its row, with the reason.
 
     `decode` None leaves the files closed: only transcripts are read.
     """
+    started = monotonic()
     clips = [Clip(**row, split=Split.UNLABELLED) for row in block.drop_columns(["wanted"]).to_pylist()]
     results = [_sandbox(decode, root).decode(clip) if decode else _words_only(clip) for clip in clips]
     usable = [_words_only(clip) if isinstance(r, Rejected) else r for r, clip in zip(results, clips, strict=True)]
@@ -197,6 +235,8 @@ def decode_block(block: pa.Table, *, decode: DecodeSettings | None, root: str) -
     table = to_table(usable).append_column("wanted", block["wanted"])
     for column in STATUS[1:]:
         table = table.append_column(column, pa.array([getattr(reason, column, None) for reason in reasons], pa.string()))
+    if meter is not None:
+        meter.add.remote("decode", block.num_rows, monotonic() - started)
     return table
 
 
@@ -214,6 +254,8 @@ def quiet_data() -> None:
     context.enable_progress_bars = False
     context.issue_detectors_config.detectors = []
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that it is off
+    warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")  # the only way to say max_restarts so far
 
 
 def _words_only(clip: Clip) -> DecodedClip:

@@ -28,6 +28,7 @@ def session(settings: ClusterSettings) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # keep CUDA_VISIBLE_DEVICES of 0-GPU actors as it is
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it warns that access is guarded
     address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
     local = address == "local"
     if local:

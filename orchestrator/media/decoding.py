@@ -79,9 +79,9 @@ class DecodeSettings:
         if self.decoder not in ("decord", "pyav"):
             raise ValueError(f"decode.decoder is 'decord' or 'pyav', got {self.decoder!r}")
 
-    def identity(self) -> Mapping[str, Json]:
+    def identity(self, *, sound_only: bool = False) -> Mapping[str, Json]:
         """What can change a feature; time and memory limits only decide whether there is one."""
-        kept = ("frames", "short_side_px", "rate_hz", "decoder")
+        kept = ("rate_hz",) if sound_only else ("frames", "short_side_px", "rate_hz", "decoder")
         return {"version": 1, **{name: value for name, value in asdict(self).items() if name in kept}}
 
 

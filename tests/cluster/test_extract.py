@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orchestrator.cluster.corpus import Corpus, gather
+from orchestrator.errors import TooManyRejected
+from orchestrator.media.decoding import decode
+from orchestrator.settings import Experiment
+from tests.cluster.conftest import MakeExperiment
+
+pytestmark = pytest.mark.cluster
+ENCODER, DECODER = "ray::MapWorker(MapBatches(EncodeClips))", "-m orchestrator.media.child"
+
+
+def as_encoded(experiment: Experiment) -> Corpus:
+    return gather(replace(experiment, data=replace(experiment.data, within_speakers=False)))
+
+
+def shards(store: Path) -> set[str]:
+    return {path.relative_to(store / "features").as_posix() for path in (store / "features").rglob("*.parquet")}
+
+
+def rewritten(manifest: Path, target: Path, **edits: dict[str, str]) -> Path:
+    """A manifest beside copies of its clips; `edits[column][clip_id]` are new values."""
+    target.mkdir(parents=True)
+    rows = list(csv.DictReader(manifest.open(newline="")))
+    for number, row in enumerate(rows):
+        film = target / f"film-{number}.mp4"
+        shutil.copy(manifest.parent / row["path"], film)
+        row["path"] = film.name
+        row.update({column: values[row["clip_id"]] for column, values in edits.items() if row["clip_id"] in values})
+    with (target / "manifest.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    return target / "manifest.csv"
+
+
+def at(experiment: Experiment, manifest: Path, **data: object) -> Experiment:
+    return replace(experiment, data=replace(experiment.data, manifest=str(manifest), **data))  # type: ignore[arg-type]
+
+
+def test_stored_features_are_what_the_encoders_say_of_each_clip_alone(cluster: None, make_experiment: MakeExperiment) -> None:
+    experiment = make_experiment()
+    corpus = as_encoded(experiment)
+    assert len(corpus.clips) == 60
+    for row in (0, 31, 59):
+        decoded = decode(corpus.clips[row], experiment.decode)
+        for recipe in corpus.recipes:
+            alone = recipe.load().encode([decoded]).values[0]  # this process may sum with more threads than an actor
+            np.testing.assert_allclose(corpus.features.values[recipe.stream][row], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_renamed_copied_and_relabelled_clips_are_not_encoded_again(
+    cluster: None, make_experiment: MakeExperiment, tmp_path: Path
+) -> None:
+    experiment = make_experiment()
+    before = as_encoded(experiment)
+    stored = shards(experiment.store)
+    labels = {clip.clip_id: "sad" for clip in before.clips if clip.label is not None and clip.label == 0}
+    kept = dict(list(labels.items())[:2])
+    manifest = rewritten(Path(str(experiment.data.manifest)), tmp_path / "copy", label=kept)
+    after = as_encoded(at(experiment, manifest))
+    assert shards(experiment.store) == stored
+    np.testing.assert_array_equal(after.features.values["video"], before.features.values["video"])
+
+
+def test_another_number_of_frames_touches_pictures_alone(cluster: None, make_experiment: MakeExperiment, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(make_experiment().store, store)
+    as_encoded(make_experiment(store=store))
+    stored = shards(store)
+    as_encoded(make_experiment("decode.frames=4", store=store))
+    new = shards(store) - stored
+    assert new
+    assert all(name.startswith("video") for name in new), new
+
+
+def test_a_clip_that_cannot_be_decoded_is_a_row_with_a_reason_and_so_is_its_twin(
+    cluster: None, make_experiment: MakeExperiment, tmp_path: Path
+) -> None:
+    experiment = make_experiment()
+    before = as_encoded(experiment)
+    manifest = rewritten(Path(str(experiment.data.manifest)), tmp_path / "broken")
+    pool = [clip.clip_id for clip in before.clips if clip.label is None]
+    numbers = {row["clip_id"]: row["path"] for row in csv.DictReader(manifest.open(newline=""))}
+    for clip_id in pool[:2]:
+        (manifest.parent / numbers[clip_id]).write_bytes(b"no film at all")
+    with pytest.raises(TooManyRejected, match=r"2 of 60 clips cannot be used.*BAD_MAGIC"):
+        as_encoded(at(experiment, manifest, max_rejected=0.01))
+    after = as_encoded(at(experiment, manifest, max_rejected=0.1))
+    assert {(row.clip_id, row.code) for row in after.rejected} == {(clip_id, "BAD_MAGIC") for clip_id in pool[:2]}
+    rows = [row for row, clip in enumerate(before.clips) if clip.clip_id not in pool[:2]]
+    np.testing.assert_array_equal(after.features.values["audio"], before.features.values["audio"][rows])
+
+
+@contextmanager
+def killing(*names: str) -> Iterator[list[str]]:
+    """Kills one process of each name as soon as there is one, as a spot machine or the kernel would."""
+    killed: list[str] = []
+    over = threading.Event()
+
+    def hunt() -> None:
+        while not over.is_set() and len(killed) < len(names):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                except OSError:
+                    continue
+                for name in set(names) - set(killed):
+                    if name in words:
+                        os.kill(int(path.parent.name), signal.SIGKILL)
+                        killed.append(name)
+            time.sleep(0.02)
+
+    hunter = threading.Thread(target=hunt)
+    hunter.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        hunter.join()
+
+
+def test_killed_encoders_and_decoders_lose_and_double_nothing(
+    cluster: None, make_experiment: MakeExperiment, tmp_path: Path
+) -> None:
+    experiment = make_experiment()
+    undisturbed = as_encoded(experiment)
+    with killing(ENCODER, DECODER) as killed:
+        again = as_encoded(make_experiment("cluster.clips_per_block=4", store=tmp_path / "store"))
+    assert sorted(killed) == sorted([ENCODER, DECODER])
+    assert again.rejected == ()
+    for stream, values in undisturbed.features.values.items():
+        np.testing.assert_array_equal(again.features.values[stream], values)
