@@ -88,7 +88,9 @@ class EmoVclip(nn.Module):
             x = tower.ln_pre(x)
             for block in tower.transformer.resblocks[: self.scheme.first_layer]:
                 x = block(x)
-        return x.view(*frames.shape[:2], *x.shape[1:])
+        if self.scheme.first_layer == len(tower.transformer.resblocks):
+            x = x[:, :1]  # nothing above reads the patches
+        return x.reshape(*frames.shape[:2], *x.shape[1:])
 
     def forward(self, tokens: Tensor, classes: Tensor, mask: Tensor | None = None) -> Seen:
         """Clips as the classes see them.

@@ -38,7 +38,8 @@ class PromptScheme:
     """Which tensors learn, and where they stand.
 
     - `frames`: T that time embeddings and local prompts are learnt for; clips of another length interpolate them.
-    - `first_layer`: k, the first block with prompts; what lies below is frozen and can be cached. 0 is the published scheme.
+    - `first_layer`: k, the first block with prompts; what lies below is frozen and can be cached. 0 is the published scheme,
+      the number of blocks leaves the whole tower frozen: then only the class sentences learn.
     - `summary`: form of the attention over the T class tokens; `rank` is that of `low_rank`.
     - `context`: learnable words of the class sentence: so many random ones, or those of a phrase; 0 or "" keeps the sentences
       fixed. `class_position`: where the class name stands among them.
@@ -124,16 +125,16 @@ class VisualPrompts(nn.Module):
 
     def __init__(self, scheme: PromptScheme, *, layers: int, width: int, heads: int, patch_px: int) -> None:
         super().__init__()
-        if scheme.first_layer >= layers:
-            raise ValueError(f"first_layer={scheme.first_layer}, but the tower has {layers} blocks: choose 0 to {layers - 1}")
+        if scheme.first_layer > layers:
+            raise ValueError(f"first_layer={scheme.first_layer}, but the tower has {layers} blocks: choose 0 to {layers}")
         depth = layers - scheme.first_layer
         bound = math.sqrt(6 / (3 * patch_px**2 + width))  # Xavier over a patch, as VPT has it
-        self.time = nn.Parameter(torch.zeros(scheme.frames, width)) if scheme.time else None
-        self.globals = _uniform(bound, depth, scheme.global_prompts, width) if scheme.global_prompts else None
-        self.locals = _uniform(bound, depth, scheme.frames, width) if scheme.local_prompts else None
+        self.time = nn.Parameter(torch.zeros(scheme.frames, width)) if scheme.time and depth else None
+        self.globals = _uniform(bound, depth, scheme.global_prompts, width) if scheme.global_prompts and depth else None
+        self.locals = _uniform(bound, depth, scheme.frames, width) if scheme.local_prompts and depth else None
         self.cls_proj = nn.ModuleList(nn.Linear(width, width) for _ in range(depth if scheme.projects else 0))
         rank = scheme.rank if scheme.summary == "low_rank" else None
-        attentions = {"none": 0, "shared": 1}.get(scheme.summary, depth)
+        attentions = min(depth, {"none": 0, "shared": 1}.get(scheme.summary, depth))
         self.summary = nn.ModuleList(TemporalAttention(width, heads, rank) for _ in range(attentions))
 
     def attention(self, layer: int) -> TemporalAttention | None:
