@@ -1,5 +1,7 @@
-"""The films of the hostile corpus, by class: A odd but healthy, B no regular file, C other content, D cut off, E damaged, F lies of
-structure, G bombs, H references, I odd sound.
+"""The films of the hostile corpus, by class.
+
+A odd but healthy · B no regular file · C other content · D cut off · E damaged · F lies of structure · G bombs · H references ·
+I odd sound
 """
 
 from __future__ import annotations
@@ -27,7 +29,16 @@ from tests.media.hostile_corpus import MIDDLES, Film, Place
 Edit = Callable[[bytes], bytes]
 SOFT = ("ok", "ok+DAMAGED")  # a film whose damage may hit nothing that is looked at
 CUT = ("TRUNCATED", "CORRUPT_FRAMES", "UNDECODABLE")
-LIED = ("TRUNCATED", "TIMELINE_IMPLAUSIBLE", "UNDECODABLE", "CORRUPT_FRAMES", "TOO_LONG", "TOO_LARGE_DIM", "NO_VIDEO", "DECODE_MEM")
+LIED = (
+    "TRUNCATED",
+    "TIMELINE_IMPLAUSIBLE",
+    "UNDECODABLE",
+    "CORRUPT_FRAMES",
+    "TOO_LONG",
+    "TOO_LARGE_DIM",
+    "NO_VIDEO",
+    "DECODE_MEM",
+)
 HARMLESS = ("ok", "ok+AV_MISMATCH", "ok+DAMAGED", "ok+EDITED", "ok+VFR", "ok+AV_MISMATCH+VFR", "ok+NO_AUDIO", "ok+NO_VIDEO")
 
 
@@ -50,7 +61,11 @@ def written(content: bytes | str, name: str = "film.mp4") -> Callable[[Path, Pla
     """Bytes that are no film; `{port}` and `{canary}` are filled in."""
 
     def make(folder: Path, where: Place) -> Path:
-        data = content.format(port=where.port, canary=where.canary, ts=where.canary.with_suffix(".ts")) if isinstance(content, str) else content
+        data = (
+            content.format(port=where.port, canary=where.canary, ts=where.canary.with_suffix(".ts"))
+            if isinstance(content, str)
+            else content
+        )
         (folder / name).write_bytes(data.encode() if isinstance(data, str) else data)
         return folder / name
 
@@ -316,7 +331,14 @@ def _lies() -> Iterator[Film]:
     yield Film("F index of lies.avi", edited("avi", _avi_index, "film.avi"), (*LIED, *SOFT), None)
 
 
-_QUICK_LIES = {"two pictures in the size table", "no time scale", "65535 pixels", "chunks past the end", "lasts for ages", "protected"}
+_QUICK_LIES = {
+    "two pictures in the size table",
+    "no time scale",
+    "65535 pixels",
+    "chunks past the end",
+    "lasts for ages",
+    "protected",
+}
 
 
 def _numbers(name: str) -> tuple[int, ...] | None:
@@ -331,7 +353,7 @@ def _mute(flags: str) -> tuple[str, ...]:
 
 
 def _spread(edit: Callable[..., bytes]) -> Callable[[bytes, tuple[int, ...]], bytes]:
-    return lambda data, values: edit(data, **{}) if not values else _apply(edit, data, values)
+    return lambda data, values: edit(data) if not values else _apply(edit, data, values)
 
 
 def _apply(edit: Callable[..., bytes], data: bytes, values: tuple[int, ...]) -> bytes:
@@ -370,7 +392,9 @@ def _bombs() -> Iterator[Film]:
 
         def make(folder: Path, where: Place) -> Path:
             with av.open(str(folder / "film.mp4"), "w") as container:
-                video = container.add_stream("libx264", rate=rate_fps, options={"preset": "ultrafast", "threads": "1", "tune": "zerolatency"})
+                video = container.add_stream(
+                    "libx264", rate=rate_fps, options={"preset": "ultrafast", "threads": "1", "tune": "zerolatency"}
+                )
                 video.width = video.height = size
                 video.pix_fmt = "yuv420p"
                 picture = av.VideoFrame.from_ndarray(np.full((size, size, 3), 90, np.uint8), format="rgb24")
@@ -414,7 +438,9 @@ def _references() -> Iterator[Film]:
         "playlist of a file": playlist.replace("{url}", "file://{ts}"),
         "playlist of a path": playlist.replace("{url}", "{ts}"),
         "playlist of an address": playlist.replace("{url}", "http://127.0.0.1:{port}/x.ts"),
-        "playlist with a key": playlist.replace("{url}", "{ts}").replace("#EXTINF", '#EXT-X-KEY:METHOD=AES-128,URI="http://127.0.0.1:{port}/k"\n#EXTINF'),
+        "playlist with a key": playlist.replace("{url}", "{ts}").replace(
+            "#EXTINF", '#EXT-X-KEY:METHOD=AES-128,URI="http://127.0.0.1:{port}/k"\n#EXTINF'
+        ),
         "list of films": "ffconcat version 1.0\nfile '{canary}'\n",
         "session description": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video {port} RTP/AVP 96\n",
         "dash": '<?xml version="1.0"?><MPD><Period><BaseURL>http://127.0.0.1:{port}/</BaseURL></Period></MPD>',
@@ -424,7 +450,9 @@ def _references() -> Iterator[Film]:
     yield Film("H playlist named so", written(texts["playlist of a file"], "film.m3u8"), ("BAD_MAGIC",))
     disguised = "v=0\nfree\nc=IN IP4 127.0.0.1\nm=video {port} RTP/AVP 96\n"
     yield Film("H session description in disguise", written(disguised), LIED, quick=True)
-    yield Film("H playlist behind ftyp", written("\0\0\0\x18ftypisom\0\0\2\0isommp41" + texts["playlist of a file"]), LIED, quick=True)
+    yield Film(
+        "H playlist behind ftyp", written("\0\0\0\x18ftypisom\0\0\2\0isommp41" + texts["playlist of a file"]), LIED, quick=True
+    )
     yield Film("H data elsewhere", edited("mute", _external_data), (*LIED, "ok+NO_AUDIO"), MIDDLES, True)
     names = {
         "address": "http://127.0.0.1:{port}/x.mp4",

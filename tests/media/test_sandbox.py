@@ -136,9 +136,12 @@ def test_children_end_with_their_sandbox(film: Path) -> None:
     assert not children() - known
 
 
-def test_a_broken_installation_is_an_error_and_not_a_thousand_rejected_clips(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "path", [str(film.parent)])
-    with pytest.raises(RuntimeError, match=r"could not be started.*orchestrator"):
+def test_a_broken_installation_is_an_error_and_not_a_thousand_rejected_clips(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "av.py").write_text("raise ImportError('libavcodec is not what PyAV was built for')")
+    monkeypatch.syspath_prepend(tmp_path)  # this process has imported the real one already; the child has not
+    with pytest.raises(RuntimeError, match=r"(?s)could not be started.*libavcodec is not what"):
         Sandbox(DecodeSettings()).decode(clip_of(film))
 
 
