@@ -12,7 +12,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-.PHONY: install demo test lint chaos benchmarks clean
+.PHONY: install demo test lint corpus chaos benchmarks clean
 install: $(VENV)/installed
 
 demo: install
@@ -24,7 +24,10 @@ lint: install
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest -m "not chaos" --durations=10
+	$(BIN)/pytest -m "not chaos and not corpus" --durations=10
+
+corpus: install
+	$(BIN)/pytest tests/media/test_hostile.py
 
 chaos: install
 	$(BIN)/pytest -m chaos --durations=10

@@ -115,6 +115,9 @@ def _decode(clip: Clip, container: InputContainer, name: str, settings: DecodeSe
     flags["DAMAGED"] = flags.get("DAMAGED", False) or read.sound_damage > 0
     flags |= {"NO_VIDEO": not len(frames), "NO_AUDIO": not len(waveform), "SILENT": bool(len(waveform)) and not waveform.any()}
     lengths = sorted((read.duration_s, len(waveform) / settings.rate_hz))
+    alone = len(container.streams) == (video is not None) + (sound is not None)
+    if alone and all(stream.duration is None for stream in container.streams):  # Matroska declares the end of the whole
+        _check_length("film", lengths[1], ((container.duration or 0) - (container.start_time or 0)) / av.time_base)
     flags["AV_MISMATCH"] = bool(len(frames) and len(waveform)) and lengths[0] < 0.8 * lengths[1] - _SLACK_S
     return DecodedClip(
         clip_id=clip.clip_id,
@@ -160,14 +163,14 @@ def _check_timeline(container: InputContainer, video: VideoStream, read: Scan) -
         raise Undecodable("TRUNCATED" if video.frames else "UNDECODABLE", "the picture stream has no picture that can be shown")
     if read.packets < _SHORTFALL * video.frames:
         raise Undecodable("TRUNCATED", f"{read.packets} of {video.frames} declared pictures are there")
-    if len(read.stamps) < _SHORTFALL * shown - 1:
+    if read.orphans > _DAMAGED * shown:
+        raise Undecodable("CORRUPT_FRAMES", f"{read.orphans} of {shown} pictures hang on a key picture that is not there")
+    if len(read.stamps) + read.orphans < _SHORTFALL * shown - 1:
         raise Undecodable("TIMELINE_IMPLAUSIBLE", f"{shown} pictures at only {len(read.stamps)} different times")
     if len(read.stamps) > _MAX_RATE_FPS * read.duration_s + 1:
         raise Undecodable("TIMELINE_IMPLAUSIBLE", f"{len(read.stamps)} pictures in {read.duration_s:.3f} s")
     declared_s = float((video.duration or 0) * (video.time_base or 0)) - read.hidden * read.duration_s / shown
     _check_length("pictures", read.duration_s, declared_s)
-    if video.duration is None and not container.streams.audio:
-        _check_length("pictures", read.duration_s, (container.duration or 0) / av.time_base)
 
 
 def _check_sound(sound: AudioStream, read: Scan, rate_hz: int) -> None:

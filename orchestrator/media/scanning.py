@@ -27,8 +27,9 @@ class Scan:
 
     - `stamps`: int64 `(F,)`, presentation times of the pictures, in ticks of `tick_s` seconds, increasing; from the first key on.
     - `keys`: int64 `(K,)`, those of them where decoding can start.
-    - `end`: tick at which the last picture ends. `packets`, `hidden`: pictures stored, and those of them an edit list hides.
-    - `waveform`: float32 `(S,)`; `sound_damage`: share of its packets that did not decode; `not_finite`: share of its samples.
+    - `end`: tick at which the last picture ends. `packets`: pictures stored; `hidden` of them by an edit list, `orphans` before the
+      first key: nothing to decode them from.
+    - `waveform`: float32 `(S,)`; `sound_damage`: share of its packets that did not decode.
     """
 
     tick_s: float
@@ -37,6 +38,7 @@ class Scan:
     end: int
     packets: int
     hidden: int
+    orphans: int
     waveform: NDArray[np.float32]
     sound_damage: float
 
@@ -72,10 +74,11 @@ def scan(
     shown = [row for row in rows if not row[3]]
     keys = np.unique([stamp for stamp, _, key, _ in shown if key]).astype(np.int64)
     stamps = np.unique([stamp for stamp, *_ in shown]).astype(np.int64)
-    stamps = stamps[stamps >= keys[0]] if len(keys) else stamps
+    orphans = int((stamps < keys[0]).sum()) if len(keys) else 0
+    stamps = stamps[orphans:]
     usual = int(np.median(np.diff(stamps))) if len(stamps) > 1 else round(0.04 / tick_s) if tick_s else 0
     end = max((stamp + (duration or usual) for stamp, duration, *_ in shown), default=0)
-    return Scan(tick_s, stamps, keys, end, len(rows), len(rows) - len(shown), heard.waveform(), heard.damage)
+    return Scan(tick_s, stamps, keys, end, len(rows), len(rows) - len(shown), orphans, heard.waveform(), heard.damage)
 
 
 class _Sound:

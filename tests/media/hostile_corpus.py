@@ -1,38 +1,35 @@
-"""Hostile input: more than two hundred videos and manifests, each with what must come of it.
-
-    python -m tests.media.hostile_corpus [--decoder decord] [--only E] [--keep DIRECTORY]
+"""Hostile input: more than two hundred videos and manifests, each with what must come of it. `test_hostile` runs them.
 
 Built from a seed by PyAV and byte edits, never stored. A film decodes ("ok", with its flags) or is refused with a code; where
-several outcomes are right, all are listed. Whatever decodes without a warning must show the right frames: damage may be refused
-or flagged, never silent. A file outside the root and a listener on loopback must stay untouched throughout.
+several outcomes are right, all are listed, and "ok*" stands for any flags. Whatever decodes without a warning must show the right
+frames: damage may be refused or flagged, never silent. A file outside the root and a listener on loopback must stay untouched.
 """
 
 from __future__ import annotations
 
-import argparse
 import socket
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path
 
 import av
+import numpy as np
 
 from orchestrator.errors import ManifestError
-from orchestrator.media.decoding import DecodeSettings
 from orchestrator.media.manifest import read_manifest
 from orchestrator.media.reasons import FLAGS, REASONS
 from orchestrator.media.sandbox import Sandbox
 from orchestrator.vocabulary import Clip, DecodedClip, Emotions, Rejected, Split
-from tests.media.films import WIDTH, number_of, numbered, write_film
+from tests.media.films import HEIGHT, WIDTH, number_of, write_film
 
 MIDDLES = (2, 6, 9, 13, 17, 21, 24, 28)  # frames of a whole film that are nearest to the wanted times
-CANARY_NUMBER = 900  # frames of the canary are numbered from here
+CANARY_COLOUR = (250, 0, 250)  # nothing else looks like it
 WARNINGS = {"DAMAGED", "EDITED", "VFR"}
 LIMITS = {"timeout_s": 4.0, "max_child_mb": 512, "max_bytes": 64 << 20}
 
@@ -55,7 +52,6 @@ class Film:
     make: Callable[[Path, Place], Path | str]
     expected: tuple[str, ...]
     numbers: tuple[int, ...] | None = MIDDLES
-    quick: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +62,6 @@ class Table:
     data: bytes
     complaint: str | None
     file: str = "manifest.csv"
-    quick: bool = True
 
 
 @contextmanager
@@ -75,8 +70,8 @@ def place() -> Iterator[Place]:
     with tempfile.TemporaryDirectory() as directory, socket.create_server(("127.0.0.1", 0)) as listener:
         base = Path(directory)
         (base / "root").mkdir()
-        canary = write_film(base / "canary.mp4", [numbered(CANARY_NUMBER + i) for i in range(30)])
-        segment = write_film(base / "canary.ts", [numbered(CANARY_NUMBER + i) for i in range(30)])
+        pictures = [np.full((HEIGHT, WIDTH, 3), CANARY_COLOUR, np.uint8)] * 30
+        canary, segment = (write_film(base / name, pictures) for name in ("canary.mp4", "canary.ts"))
         before = [sha256(path.read_bytes()).digest() for path in (canary, segment)]
         calls: list[object] = []
         threading.Thread(target=_listen, args=(listener, calls), daemon=True).start()
@@ -99,12 +94,12 @@ def verdict(item: Film, box: Sandbox, where: Place) -> str | None:
     if took_s > LIMITS["timeout_s"] + 3:
         return f"took {took_s:.1f} s"
     outcome = outcome_of(result)
-    if outcome not in item.expected:
+    if not any(fnmatchcase(outcome, wanted) for wanted in item.expected):
         return f"gave {outcome!r} ({getattr(result, 'detail', '')}), expected {' or '.join(item.expected)}"
     if isinstance(result, DecodedClip) and len(result.frames):
-        seen = tuple(number_of(frame) for frame in result.frames) if result.frames.shape[2] == WIDTH else ()
-        if any(number >= CANARY_NUMBER for number in seen):
+        if np.abs(result.frames.mean(axis=(1, 2)) - CANARY_COLOUR).max(axis=1).min() < 20:
             return "showed the canary"
+        seen = tuple(number_of(frame) for frame in result.frames) if result.frames.shape[2] == WIDTH else ()
         if item.numbers and not WARNINGS & set(result.flags) and seen != item.numbers:
             return f"silently showed frames {seen}"
     return None
@@ -154,29 +149,3 @@ def _base_films(base: Path) -> dict[str, bytes]:
         "mute": write_film(base / "mute.mp4", silent=True, container_options={"movflags": "faststart"}),
     }
     return {name: path.read_bytes() for name, path in made.items()}
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Build and judge everything; the number of surprises is the exit code."""
-    from tests.media.hostile_films import FILMS
-    from tests.media.hostile_tables import TABLES
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--decoder", choices=("pyav", "decord"), default="pyav")
-    parser.add_argument("--only", default="", help="names that begin like this")
-    asked = parser.parse_args(arguments)
-    av.logging.set_level(None)
-    started, surprises = time.monotonic(), 0
-    chosen = [item for item in (*FILMS, *TABLES) if item.name.startswith(asked.only)]
-    with place() as where, Sandbox(DecodeSettings(decoder=asked.decoder, **LIMITS), where.root) as box:
-        for item in chosen:
-            wrong = verdict(item, box, where) if isinstance(item, Film) else complaint(item, where)
-            surprises += wrong is not None
-            if wrong:
-                print(f"{item.name}: {wrong}", flush=True)
-    print(f"{len(chosen) - surprises} of {len(chosen)} as expected, in {time.monotonic() - started:.0f} s")
-    return surprises
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -39,7 +39,6 @@ LIED = (
     "NO_VIDEO",
     "DECODE_MEM",
 )
-HARMLESS = ("ok", "ok+AV_MISMATCH", "ok+DAMAGED", "ok+EDITED", "ok+VFR", "ok+AV_MISMATCH+VFR", "ok+NO_AUDIO", "ok+NO_VIDEO")
 
 
 def made(name: str, **settings: Any) -> Callable[[Path, Place], Path]:
@@ -73,7 +72,6 @@ def written(content: bytes | str, name: str = "film.mp4") -> Callable[[Path, Pla
 
 
 def _healthy() -> Iterator[Film]:
-    quick = True
     plain: dict[str, Any] = {
         "h264.mp4": {},
         "h264.mov": {},
@@ -106,23 +104,20 @@ def _healthy() -> Iterator[Film]:
     }
     for name, settings in plain.items():
         flags = "ok+NO_AUDIO" if settings.get("silent") else "ok"
-        yield Film(f"A {name[:40]}", made(name, **settings), (flags,), quick=name in _QUICK_HEALTHY)
+        yield Film(f"A {name[:40]}", made(name, **settings), (flags,))
     yield Film("A av1.mp4", made("av1.mp4", codec="libsvtav1", options={"preset": "12", "svtav1-params": "lp=1"}), ("ok",))
-    yield Film("A one frame.mp4", made("one.mp4", pictures=[numbered(0)], silent=True), ("ok+NO_AUDIO",), (0,) * 8, quick)
+    yield Film("A one frame.mp4", made("one.mp4", pictures=[numbered(0)], silent=True), ("ok+NO_AUDIO",), (0,) * 8)
     squares = tuple(round(np.sqrt((i + 0.5) * 112.25)) for i in range(8))
     vfr = made("vfr.mp4", times=[i * i for i in range(30)], rate_fps=100, sound=tone(9.0))
-    yield Film("A varying rate.mp4", vfr, ("ok+VFR",), squares, quick)
+    yield Film("A varying rate.mp4", vfr, ("ok+VFR",), squares)
     for degrees in (90, 180, 270):
-        yield Film(f"A turned {degrees}.mp4", made("t.mp4", turn=(degrees, False)), ("ok+ROTATED", "ok"), None, degrees == 90)
+        yield Film(f"A turned {degrees}.mp4", made("t.mp4", turn=(degrees, False)), ("ok+ROTATED", "ok"), None)
     yield Film("A mirrored.mp4", made("m.mp4", turn=(0, True)), ("ok+ROTATED", "ok"), None)
-    yield Film("A two tracks each.mp4", made("t.mp4", tracks=2), ("ok+MULTI_STREAM",), quick=quick)
+    yield Film("A two tracks each.mp4", made("t.mp4", tracks=2), ("ok+MULTI_STREAM",))
     odd = [numbered(i, width=171, height=97) for i in range(30)]
     yield Film("A odd size.mkv", made("o.mkv", pictures=odd, codec="ffv1", options={}), ("ok",), None)
     yield Film("A metadata.mp4", made("t.mp4", metadata={"title": "x" * 5000, "comment": "\u202e<script>"}), ("ok",))
-    yield Film("A starts at a hidden frame.mp4", edited("mute", _hide_half), ("ok+EDITED+NO_AUDIO", "ok+NO_AUDIO"), None, quick)
-
-
-_QUICK_HEALTHY = {"h264.mp4", "h264.mkv", "h264.ts", "h264.avi", "fragmented.mp4", "vp9.webm", "grey.mkv", "late.ts", "-dash.mp4"}
+    yield Film("A starts at a hidden frame.mp4", edited("mute", _hide_half), ("ok+EDITED+NO_AUDIO", "ok+NO_AUDIO"), None)
 
 
 def _hide_half(data: bytes) -> bytes:
@@ -171,21 +166,21 @@ def _not_regular() -> Iterator[Film]:
             file.truncate(100 << 30)
         return folder / "film.mp4"
 
-    yield Film("B empty", written(b""), ("EMPTY",), quick=True)
-    yield Film("B one byte", written(b"\0"), ("BAD_MAGIC",), quick=True)
-    yield Film("B directory", directory, ("NOT_REGULAR",), quick=True)
-    yield Film("B fifo", fifo, ("NOT_REGULAR",), quick=True)
-    yield Film("B socket", bound, ("NOT_REGULAR",), quick=True)
-    yield Film("B link to a device", link("/dev/zero"), ("OUTSIDE_ROOT",), quick=True)
-    yield Film("B device", lambda folder, where: "/dev/zero", ("OUTSIDE_ROOT",), quick=True)
-    yield Film("B link out of the root", link("{canary}"), ("OUTSIDE_ROOT",), quick=True)
-    yield Film("B folder linked out of the root", by_linked_folder, ("OUTSIDE_ROOT",), quick=True)
-    yield Film("B link within the root", inner_link, ("ok",), quick=True)
-    yield Film("B loop of links", link("film.mp4"), ("IO_ERROR",), quick=True)
-    yield Film("B dangling link", link("{root}/nowhere.mp4"), ("IO_ERROR",), quick=True)
-    yield Film("B missing", lambda folder, where: folder / "film.mp4", ("IO_ERROR",), quick=True)
-    yield Film("B name of 5000 letters", lambda folder, where: folder / ("x/" * 2500), ("IO_ERROR",), quick=True)
-    yield Film("B 100 GB of nothing", sparse, ("TOO_BIG",), quick=True)
+    yield Film("B empty", written(b""), ("EMPTY",))
+    yield Film("B one byte", written(b"\0"), ("BAD_MAGIC",))
+    yield Film("B directory", directory, ("NOT_REGULAR",))
+    yield Film("B fifo", fifo, ("NOT_REGULAR",))
+    yield Film("B socket", bound, ("NOT_REGULAR",))
+    yield Film("B link to a device", link("/dev/zero"), ("OUTSIDE_ROOT",))
+    yield Film("B device", lambda folder, where: "/dev/zero", ("OUTSIDE_ROOT",))
+    yield Film("B link out of the root", link("{canary}"), ("OUTSIDE_ROOT",))
+    yield Film("B folder linked out of the root", by_linked_folder, ("OUTSIDE_ROOT",))
+    yield Film("B link within the root", inner_link, ("ok",))
+    yield Film("B loop of links", link("film.mp4"), ("IO_ERROR",))
+    yield Film("B dangling link", link("{root}/nowhere.mp4"), ("IO_ERROR",))
+    yield Film("B missing", lambda folder, where: folder / "film.mp4", ("IO_ERROR",))
+    yield Film("B name of 5000 letters", lambda folder, where: folder / ("x/" * 2500), ("IO_ERROR",))
+    yield Film("B 100 GB of nothing", sparse, ("TOO_BIG",))
 
 
 def _other_content() -> Iterator[Film]:
@@ -208,12 +203,12 @@ def _other_content() -> Iterator[Film]:
         "flv": b"FLV\x01\x05\0\0\0\x09" + rng.bytes(500),
     }
     for name, content in contents.items():
-        yield Film(f"C {name}", written(content), ("BAD_MAGIC",), quick=True)
-    yield Film("C ftyp alone", written(b"\0\0\0\x18ftypisom\0\0\2\0isommp41"), ("UNDECODABLE", "NO_VIDEO"), quick=True)
-    yield Film("C ftyp and noise", written(b"\0\0\0\x18ftypisom\0\0\2\0isommp41" + rng.bytes(2000)), LIED, quick=True)
-    yield Film("C ebml alone", written(b"\x1a\x45\xdf\xa3\x93\x42\x82\x88matroska"), LIED, quick=True)
-    yield Film("C riff alone", written(b"RIFF\xff\xff\xff\x7fAVI LIST" + rng.bytes(2000)), LIED, quick=True)
-    yield Film("C sync bytes alone", written((b"G" + rng.bytes(187)) * 40), LIED, quick=True)
+        yield Film(f"C {name}", written(content), ("BAD_MAGIC",))
+    yield Film("C ftyp alone", written(b"\0\0\0\x18ftypisom\0\0\2\0isommp41"), ("UNDECODABLE", "NO_VIDEO"))
+    yield Film("C ftyp and noise", written(b"\0\0\0\x18ftypisom\0\0\2\0isommp41" + rng.bytes(2000)), LIED)
+    yield Film("C ebml alone", written(b"\x1a\x45\xdf\xa3\x93\x42\x82\x88matroska"), LIED)
+    yield Film("C riff alone", written(b"RIFF\xff\xff\xff\x7fAVI LIST" + rng.bytes(2000)), LIED)
+    yield Film("C sync bytes alone", written((b"G" + rng.bytes(187)) * 40), LIED)
     yield Film("C gzip of a film", edited("mp4", gzip.compress), ("BAD_MAGIC",))
     yield Film("C film behind 64 KB of noise", edited("mp4", lambda data: rng.bytes(65536) + data), ("BAD_MAGIC",))
     yield Film("C film and archive in one", edited("mp4", lambda data: data + zipped.getvalue()), ("ok",))
@@ -225,13 +220,11 @@ def _cut_off() -> Iterator[Film]:
             expected: tuple[str, ...] = CUT
             if base == "mp4":
                 expected = ("UNDECODABLE",)  # its index is at the end
-            elif base == "ts":
-                expected = (*CUT, "ok", "ok+DAMAGED", "ok+AV_MISMATCH", "ok+AV_MISMATCH+DAMAGED")  # declares no length
-            elif percent >= 90:
-                expected = (*CUT, "ok", "ok+DAMAGED", "ok+AV_MISMATCH")  # a tenth may be missing
+            elif base == "ts" or percent >= 90:
+                expected = (*CUT, "ok*")  # MPEG-TS declares no length; of the others a tenth may be missing
             cut = partial(lambda data, share: data[: len(data) * share // 100], share=percent)
             numbers = MIDDLES if base != "ts" and percent < 90 else None
-            yield Film(f"D {base} at {percent} %", edited(base, cut, name), expected, numbers, quick=percent in (50, 99))
+            yield Film(f"D {base} at {percent} %", edited(base, cut, name), expected, numbers)
 
 
 def _flipped(data: bytes, count: int, seed: int, span: tuple[int, int] | None = None, width: int = 1) -> bytes:
@@ -249,7 +242,7 @@ def _damaged() -> Iterator[Film]:
         for seed in range(7):
             flip = partial(_flipped, count=count, seed=seed)
             expected = (*SOFT, *CUT) if count == 1 else ("ok+DAMAGED", *CUT)
-            yield Film(f"E {count} bits, seed {seed}", edited("mp4", flip), expected, None, quick=seed == 0)
+            yield Film(f"E {count} bits, seed {seed}", edited("mp4", flip), expected, None)
 
     def blank(data: bytes) -> bytes:
         start, end = payload(data)
@@ -267,11 +260,11 @@ def _damaged() -> Iterator[Film]:
         at = data.index(b"avcC") + 4
         return data[: at + 8] + bytes(20) + data[at + 28 :]
 
-    yield Film("E payload of zeros", edited("mp4", blank), CUT, quick=True)
-    yield Film("E payload in another order", edited("mp4", swapped), CUT, quick=True)
+    yield Film("E payload of zeros", edited("mp4", blank), CUT)
+    yield Film("E payload in another order", edited("mp4", swapped), CUT)
     yield Film("E unit of no length", edited("mute", unit_length(0)), ("ok+DAMAGED+NO_AUDIO", *CUT, *SOFT, "ok+NO_AUDIO"), None)
-    yield Film("E unit of 2 GB", edited("mute", unit_length(2**31 - 1)), ("ok+DAMAGED+NO_AUDIO", *CUT), None, quick=True)
-    yield Film("E parameter sets gone", edited("mute", without_parameters), CUT, quick=True)
+    yield Film("E unit of 2 GB", edited("mute", unit_length(2**31 - 1)), ("ok+DAMAGED+NO_AUDIO", *CUT), None)
+    yield Film("E parameter sets gone", edited("mute", without_parameters), CUT)
     yield Film("E first third blank", edited("mute", _blank_third), ("ok+DAMAGED+NO_AUDIO", *CUT), None)
 
 
@@ -317,48 +310,23 @@ def _lies() -> Iterator[Film]:
         "unknown codec": ("stsd", 8 + 4, "I", (0x58585858,)),
     }
     for name, (box, field, form, values) in fields.items():
-        edit = partial(put_in, name=box, field=field, form=form)
-        expected = (*LIED, *(flag for kind in HARMLESS for flag in _mute(kind)))
-        lie = partial(lambda data, edit, values: edit(data, values), edit=_spread(edit), values=values)
-        yield Film(f"F {name}", edited("mute", lie), expected, _numbers(name), quick=name in _QUICK_LIES)
+        yield Film(f"F {name}", edited("mute", partial(_lie, box, field, form, values)), (*LIED, "ok*"), _numbers(name))
     for seed in range(12):
         lie = partial(_flip_index, seed=seed)
-        yield Film(f"F six bytes of the index, seed {seed}", edited("mp4", lie), (*LIED, *HARMLESS, "TOO_BIG"), None, seed < 2)
+        yield Film(f"F six bytes of the index, seed {seed}", edited("mp4", lie), (*LIED, "ok*"), None)
     nested = b"".join(struct.pack(">I4s", 8 * (2000 - i), b"moov") for i in range(2000))
-    yield Film("F two thousand boxes deep", edited("mp4", lambda data: data[:32] + nested), LIED, quick=True)
+    yield Film("F two thousand boxes deep", edited("mp4", lambda data: data[:32] + nested), LIED)
     yield Film("F segment of unknown size.mkv", edited("mkv", _unknown_size, "film.mkv"), ("ok", *LIED), None)
-    yield Film("F video 2^56 wide.mkv", edited("mkv", _mkv_width, "film.mkv"), LIED, None, True)
+    yield Film("F video 2^56 wide.mkv", edited("mkv", _mkv_width, "film.mkv"), LIED, None)
     yield Film("F index of lies.avi", edited("avi", _avi_index, "film.avi"), (*LIED, *SOFT), None)
-
-
-_QUICK_LIES = {
-    "two pictures in the size table",
-    "no time scale",
-    "65535 pixels",
-    "chunks past the end",
-    "lasts for ages",
-    "protected",
-}
 
 
 def _numbers(name: str) -> tuple[int, ...] | None:
     return None if name.startswith(("edit", "more edits", "chunks at")) else MIDDLES
 
 
-def _mute(flags: str) -> tuple[str, ...]:
-    """The same outcome for the film without sound."""
-    if "NO_AUDIO" in flags or "AV_MISMATCH" in flags:
-        return (flags,)
-    return ("+".join(["ok", *sorted([*flags.split("+")[1:], "NO_AUDIO"])]),)
-
-
-def _spread(edit: Callable[..., bytes]) -> Callable[[bytes, tuple[int, ...]], bytes]:
-    return lambda data, values: edit(data) if not values else _apply(edit, data, values)
-
-
-def _apply(edit: Callable[..., bytes], data: bytes, values: tuple[int, ...]) -> bytes:
-    settings = edit.keywords  # type: ignore[attr-defined]
-    return put_in(data, settings["name"], settings["field"], settings["form"], *values)
+def _lie(box: str, field: int, form: str, values: tuple[int, ...], data: bytes) -> bytes:
+    return put_in(data, box, field, form, *values)
 
 
 def _flip_index(data: bytes, seed: int) -> bytes:
@@ -387,20 +355,17 @@ def _bombs() -> Iterator[Film]:
         options = {} if codec != "libx264" else {"preset": "ultrafast", "threads": "1"}
         return made("film.mkv", pictures=[grey] * 2, codec=codec, options=options, silent=True)
 
-    def repeated(count: int, size: int, rate_fps: int = 25, keys: bool = False) -> Callable[[Path, Place], Path]:
-        """One intra picture, muxed again and again: cheap to make and to store, not to decode."""
+    def repeated(count: int, size: int, rate_fps: int = 25, *, keys: bool = False) -> Callable[[Path, Place], Path]:
+        """A grey picture, then the packet that says "the same again", or the picture itself: small to store, work to decode."""
 
         def make(folder: Path, where: Place) -> Path:
             with av.open(str(folder / "film.mp4"), "w") as container:
-                video = container.add_stream(
-                    "libx264", rate=rate_fps, options={"preset": "ultrafast", "threads": "1", "tune": "zerolatency"}
-                )
+                video = container.add_stream("mpeg4", rate=rate_fps)
                 video.width = video.height = size
-                video.pix_fmt = "yuv420p"
                 picture = av.VideoFrame.from_ndarray(np.full((size, size, 3), 90, np.uint8), format="rgb24")
-                (packet,) = video.encode(picture)
+                first, again = (packet for _ in range(2) for packet in video.encode(picture))
                 for i in range(count):
-                    copy = av.Packet(bytes(packet))
+                    copy = av.Packet(bytes(first if keys or i == 0 else again))
                     copy.stream, copy.time_base = video, Fraction(1, rate_fps)
                     copy.pts = copy.dts = i
                     copy.is_keyframe = keys or i == 0
@@ -413,18 +378,18 @@ def _bombs() -> Iterator[Film]:
         few = [numbered(i) for i in range(4)]
         return made("film.mkv", pictures=few, codec="mpeg4", options={}, silent=True, tracks=count)
 
-    yield Film("G 7680 x 4320", sized(7680, 4320), ("TOO_LARGE_DIM",), quick=True)
+    yield Film("G 7680 x 4320", sized(7680, 4320), ("TOO_LARGE_DIM",))
     yield Film("G 8000 x 16", sized(8000, 16), ("TOO_LARGE_DIM",))
     yield Film("G 16 x 8000", sized(16, 8000), ("TOO_LARGE_DIM",))
     yield Film("G 4096 x 2160", sized(4096, 2160), ("ok+NO_AUDIO",), None)
-    yield Film("G 1 x 1", sized(1, 1, "ffv1"), ("ok+NO_AUDIO",), None, True)
+    yield Film("G 1 x 1", sized(1, 1, "ffv1"), ("ok+NO_AUDIO",), None)
     yield Film("G 2 x 2", sized(2, 2, "ffv1"), ("ok+NO_AUDIO",), None)
-    yield Film("G an hour", repeated(3600, 32, rate_fps=1), ("TOO_LONG",), quick=True)
-    yield Film("G 10,000 a second", repeated(3000, 32, rate_fps=10_000), ("TIMELINE_IMPLAUSIBLE",), quick=True)
-    yield Film("G much work", repeated(3000, 2048, rate_fps=25), ("DECODE_TIMEOUT",), quick=True)
+    yield Film("G an hour", repeated(3600, 32, rate_fps=1), ("TOO_LONG",))
+    yield Film("G 10,000 a second", repeated(3000, 32, rate_fps=10_000), ("TIMELINE_IMPLAUSIBLE",))
+    yield Film("G much work", repeated(3000, 4096), ("DECODE_TIMEOUT", "DECODE_MEM"))
     yield Film("G 10,000 pictures", repeated(10_000, 32, rate_fps=100, keys=True), ("ok+NO_AUDIO",), None)
     yield Film("G 60 tracks", tracks(60), ("ok+MULTI_STREAM+NO_AUDIO",), None)
-    yield Film("G tag of 20 MB", made("film.mkv", metadata={"comment": "x" * 20_000_000}), ("ok", "DECODE_MEM"), None)
+    yield Film("G tag of 20 MB", made("film.mkv", metadata={"comment": "x" * 20_000_000}), ("ok*", "DECODE_MEM"), None)
     yield Film("G noise", made("film.mkv", pictures=list(_noise()), codec="ffv1", options={}), ("ok",), None)
 
 
@@ -446,14 +411,12 @@ def _references() -> Iterator[Film]:
         "dash": '<?xml version="1.0"?><MPD><Period><BaseURL>http://127.0.0.1:{port}/</BaseURL></Period></MPD>',
     }
     for name, text in texts.items():
-        yield Film(f"H {name}", written(text), ("BAD_MAGIC",), quick=True)
+        yield Film(f"H {name}", written(text), ("BAD_MAGIC",))
     yield Film("H playlist named so", written(texts["playlist of a file"], "film.m3u8"), ("BAD_MAGIC",))
     disguised = "v=0\nfree\nc=IN IP4 127.0.0.1\nm=video {port} RTP/AVP 96\n"
-    yield Film("H session description in disguise", written(disguised), LIED, quick=True)
-    yield Film(
-        "H playlist behind ftyp", written("\0\0\0\x18ftypisom\0\0\2\0isommp41" + texts["playlist of a file"]), LIED, quick=True
-    )
-    yield Film("H data elsewhere", edited("mute", _external_data), (*LIED, "ok+NO_AUDIO"), MIDDLES, True)
+    yield Film("H session description in disguise", written(disguised), LIED)
+    yield Film("H playlist behind ftyp", written("\0\0\0\x18ftypisom\0\0\2\0isommp41" + texts["playlist of a file"]), LIED)
+    yield Film("H data elsewhere", edited("mute", _external_data), (*LIED, "ok+NO_AUDIO"), MIDDLES)
     names = {
         "address": "http://127.0.0.1:{port}/x.mp4",
         "concat": "concat:{canary}|{canary}",
@@ -471,9 +434,9 @@ def _references() -> Iterator[Film]:
     }
     for name, text in names.items():
         named = partial(_named, text=text)
-        yield Film(f"H path {name}", named, ("BAD_SCHEME",), quick=True)
-    yield Film("H path out of the root", partial(_named, text="{root}/../canary.mp4"), ("OUTSIDE_ROOT",), quick=True)
-    yield Film("H path in proc", partial(_named, text="/proc/self/root{canary}"), ("OUTSIDE_ROOT",), quick=True)
+        yield Film(f"H path {name}", named, ("BAD_SCHEME",))
+    yield Film("H path out of the root", partial(_named, text="{root}/../canary.mp4"), ("OUTSIDE_ROOT",))
+    yield Film("H path in proc", partial(_named, text="/proc/self/root{canary}"), ("OUTSIDE_ROOT",))
 
 
 def _named(folder: Path, where: Place, text: str) -> str:
@@ -486,27 +449,27 @@ def _external_data(data: bytes) -> bytes:
 
 
 def _odd_sound() -> Iterator[Film]:
-    def film(name: str, expected: str | tuple[str, ...], quick: bool = False, **settings: Any) -> Film:
+    def film(name: str, expected: str | tuple[str, ...], **settings: Any) -> Film:
         outcomes = (expected,) if isinstance(expected, str) else expected
-        return Film(f"I {name}", made(name.split(": ")[-1], **settings), outcomes, quick=quick)
+        return Film(f"I {name}", made(name.split(": ")[-1], **settings), outcomes)
 
     second = tone(2.0)
     nan = second.copy()
     nan[::3] = np.nan
-    eight = np.stack([tone(2.0, hz=110 * (i + 1), rate_hz=48_000) for i in range(8)])
+    six = np.stack([tone(2.0, hz=110 * (i + 1), rate_hz=48_000) for i in range(6)])
     half = tone(2.0, rate_hz=48_000)
-    yield film("none: film.mp4", "ok+NO_AUDIO", True, silent=True)
-    yield film("silence: film.mp4", "ok+SILENT", True, sound=np.zeros(2 * RATE_HZ, np.float32))
+    yield film("none: film.mp4", "ok+NO_AUDIO", silent=True)
+    yield film("silence: film.mp4", "ok+SILENT", sound=np.zeros(2 * RATE_HZ, np.float32))
     yield film("clipped: film.mp4", "ok", sound=np.sign(second))
     yield film("constant: film.mp4", "ok", sound=np.full(2 * RATE_HZ, 0.5, np.float32))
-    yield film("not a number: film.mov", "CORRUPT_FRAMES", True, sound=nan, sound_codec="pcm_f32le")
-    yield film("infinite: film.mov", "CORRUPT_FRAMES", sound=second / np.float32(1e-45), sound_codec="pcm_f32le")
+    yield film("not a number: film.mov", "CORRUPT_FRAMES", sound=nan, sound_codec="pcm_f32le")
+    yield film("infinite: film.mov", "CORRUPT_FRAMES", sound=np.copysign(np.float32(np.inf), second), sound_codec="pcm_f32le")
     yield film("192 kHz: film.mov", "ok", sound=tone(2.0, rate_hz=192_000), sound_codec="pcm_s16le", rate_hz=192_000)
-    yield film("8 kHz: film.mp4", "ok", True, sound=tone(2.0, rate_hz=8000), rate_hz=8000)
-    yield film("seven and one: film.mp4", "ok", sound=eight, rate_hz=48_000, layout="7.1")
+    yield film("8 kHz: film.mp4", "ok", sound=tone(2.0, rate_hz=8000), rate_hz=8000)
+    yield film("five and one: film.mp4", "ok", sound=six, rate_hz=48_000, layout="5.1")
     yield film("in opposite phase: film.mp4", ("ok", "ok+SILENT"), sound=np.stack([half, -half]), rate_hz=48_000, layout="stereo")
-    yield film("10 ms: film.mp4", ("ok+AV_MISMATCH", "ok"), True, sound=tone(0.01))
-    yield film("longer than the film: film.mp4", "ok+AV_MISMATCH", True, sound=tone(6.0))
+    yield film("10 ms: film.mp4", ("ok+AV_MISMATCH", "ok"), sound=tone(0.01))
+    yield film("longer than the film: film.mp4", "ok+AV_MISMATCH", sound=tone(6.0))
     yield film("shorter than the film: film.mp4", "ok+AV_MISMATCH", sound=tone(0.5))
     yield film("late: film.mp4", ("ok", "ok+AV_MISMATCH"), sound=tone(1.0), sound_start_s=1.0)
     yield film("mp3: film.mkv", "ok", sound_codec="libmp3lame")
