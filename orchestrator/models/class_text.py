@@ -47,7 +47,7 @@ class TextTower:
 def class_sentences(scheme: PromptScheme, names: Sequence[str]) -> list[list[str]]:
     """Fixed sentences of each class: its descriptions, or the templates with its name in them."""
     if not scheme.descriptions:
-        return [[template.format(name) for template in scheme.templates] for name in names]
+        return [[template.format(word) for template in scheme.templates for word in scheme.called(name)] for name in names]
     if len(scheme.descriptions) != len(names):
         raise ValueError(f"{len(scheme.descriptions)} classes have descriptions, but there are {len(names)}: {list(names)}")
     return [list(sentences) for sentences in scheme.descriptions]
@@ -64,9 +64,9 @@ def zero_shot(tower: TextTower, tokenize: Tokenize, sentences: Sequence[Sequence
 
 
 class LearntContext(nn.Module):
-    """Class sentences whose context learns: `()` to unit vectors `(K, E)`.
+    """Class sentences whose context learns: `()` to unit vectors `(K, E)`, each the mean direction over the words of its class.
 
-    Everything but `context` is fixed and embedded once, when the module is made.
+    Everything but `context` is fixed and embedded once, when the module is made. R sentences, one for each word of each class.
     """
 
     def __init__(self, tower: TextTower, tokenize: Tokenize, scheme: PromptScheme, names: Sequence[str]) -> None:
@@ -75,21 +75,25 @@ class LearntContext(nn.Module):
         start = _start(scheme.context, tower, tokenize)  # (n, W)
         self.context = nn.Parameter(start.repeat(len(names), 1, 1) if scheme.class_specific else start)
         before = {"end": len(start), "middle": len(start) // 2, "front": 0}[scheme.class_position]
-        rows, places = zip(*(_lay_out(_words(tokenize, f"{name}."), len(start), before) for name in names), strict=True)
+        owned = [(k, word) for k, name in enumerate(names) for word in scheme.called(name)]
+        rows, places = zip(*(_lay_out(_words(tokenize, f"{word}."), len(start), before) for _, word in owned), strict=True)
         longest = max(map(len, rows))
         if longest > tower.places:
             raise ValueError(f"{len(start)} words of context and a class name need {longest} places; there are {tower.places}")
-        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=tower.device)  # (K, L)
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=tower.device)  # (R, L)
         with torch.no_grad():
             self.register_buffer("fixed", tower.embed(ids), persistent=False)
-        self.register_buffer("places", torch.tensor(places, device=tower.device), persistent=False)  # (K, n)
-        self.register_buffer("ends", torch.tensor([len(row) - 1 for row in rows], device=tower.device), persistent=False)
+        fixed = {"places": places, "ends": [len(row) - 1 for row in rows], "owners": [k for k, _ in owned]}  # (R, n), (R,), (R,)
+        for name, values in fixed.items():
+            self.register_buffer(name, torch.tensor(values, device=tower.device), persistent=False)
 
     def forward(self) -> Tensor:
-        fixed, places = self.get_buffer("fixed"), self.get_buffer("places")
-        index = places[..., None].expand(-1, -1, fixed.shape[-1])
-        context = self.context.expand(len(index), -1, -1).to(fixed.dtype)
-        return self._tower.encode(fixed.scatter(1, index, context), self.get_buffer("ends"))
+        fixed, owners = self.get_buffer("fixed"), self.get_buffer("owners")
+        context = self.context[owners] if self.context.ndim == 3 else self.context.expand(len(owners), -1, -1)  # (R, n, W)
+        index = self.get_buffer("places")[..., None].expand_as(context)
+        sentences = self._tower.encode(fixed.scatter(1, index, context.to(fixed.dtype)), self.get_buffer("ends"))  # (R, E)
+        members = F.one_hot(owners).T.to(sentences.dtype)  # (K, R)
+        return F.normalize(members @ sentences, dim=-1)
 
 
 @torch.no_grad()

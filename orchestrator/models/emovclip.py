@@ -46,7 +46,7 @@ class EmoVclip(nn.Module):
     """Prompts around a frozen CLIP. Freezes the weights of `clip` and puts it into evaluation mode.
 
     `tensors()` lists all that learns; a checkpoint holds nothing else. Raises ValueError for a model that is not a CLIP ViT read
-    at its class token.
+    at its class token, and for a scheme in which nothing learns.
     """
 
     def __init__(self, clip: nn.Module, tokenize: Tokenize, scheme: PromptScheme, names: Sequence[str], *, seed: int) -> None:
@@ -68,7 +68,9 @@ class EmoVclip(nn.Module):
             ).to(text.device)
             self.text = LearntContext(text, tokenize, scheme, names) if scheme.context else None
         scale = clip.get_parameter("logit_scale").detach().clone().reshape(())
-        self.logit_scale = nn.Parameter(scale, requires_grad=scheme.learn_scale)
+        self.logit_scale = nn.Parameter(scale.clamp(max=MAX_LOG_SCALE), requires_grad=scheme.learn_scale)
+        if not self.tensors():
+            raise ValueError("nothing learns: give the scheme a context, prompts below the last block, or learn_scale")
 
     def tensors(self) -> Mapping[str, nn.Parameter]:
         """Every tensor that learns, by name."""

@@ -3,16 +3,25 @@
 The scheme is that of Vita-CLIP (Wasim et al., CVPR 2023), with the choices it leaves open as switches. For a tower of L blocks,
 width C, H heads, prompts from block k upward, T frames, M global prompts, text width W and K classes, the tensors are
 
-    visual.time                         (T, C)           added to every token of frame t where the prompts begin
-    visual.globals                      (L - k, M, C)    the same for all frames and clips
-    visual.locals                       (L - k, T, C)    plus the projected class tokens: differs from clip to clip
-    visual.cls_proj.{i}.weight, .bias   (C, C), (C,)     i < L - k; projects the T class tokens to Z
-    visual.summary.{i}.norm.weight, .bias  (C,), (C,)    i < L - k, or only 0 when shared
-    visual.summary.{i}.qkv.weight, .bias   (3C, C), (3C,)   query, key and value of S = Z + attention over T of norm(Z)
-    visual.summary.{i}.out.weight, .bias   (C, C), (C,)
-    visual.summary.{i}.qkv.0.weight (r, C), .qkv.1.weight (3C, r), .qkv.1.bias (3C,); likewise .out.0, .out.1: low_rank
-    text.context                        (K, n, W) class-specific, (n, W) shared
-    logit_scale                         ()               logarithm of the cosine's factor, at most ln 100
+    visual.time                      (T, C)         added to every token of frame t where the prompts begin
+    visual.globals                   (L - k, M, C)  the same for all frames and clips
+    visual.locals                    (L - k, T, C)  plus the projected class tokens: differs from clip to clip
+    visual.cls_proj.{i}.weight       (C, C)         i < L - k: projects the T class tokens to Z
+    visual.cls_proj.{i}.bias         (C)
+    visual.summary.{i}.norm.weight   (C)            i < L - k, or only 0 when shared: S = Z + attention over T of norm(Z)
+    visual.summary.{i}.norm.bias     (C)
+    visual.summary.{i}.qkv.weight    (3C, C)        query, key and value, one below the other
+    visual.summary.{i}.qkv.bias      (3C)
+    visual.summary.{i}.out.weight    (C, C)
+    visual.summary.{i}.out.bias      (C)
+    visual.summary.{i}.qkv.0.weight  (r, C)         low_rank, instead of qkv and out: x to x A^T B^T + b
+    visual.summary.{i}.qkv.1.weight  (3C, r)
+    visual.summary.{i}.qkv.1.bias    (3C)
+    visual.summary.{i}.out.0.weight  (r, C)
+    visual.summary.{i}.out.1.weight  (C, r)
+    visual.summary.{i}.out.1.bias    (C)
+    text.context                     (K, n, W)      class-specific; (n, W) when shared
+    logit_scale                      ()             logarithm of the cosine's factor, at most ln 100
 
 ViT-B/16, K = 6, n = 8, T = 8, M = 8, k = 0, full summary: 35,632,129 weights.
 """
@@ -21,7 +30,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import torch
@@ -31,6 +40,17 @@ from torch.nn import functional as F
 from orchestrator.seams import Json
 
 Tokenize = Callable[[Sequence[str]], Tensor]
+
+# What captions of faces call an emotion. A CLIP of faces that never read "worried" is at chance for it.
+WORDS: Mapping[str, tuple[str, ...]] = {
+    "worried": ("worried", "fearful", "afraid"),
+    "fear": ("fearful", "afraid"),
+    "anger": ("angry",),
+    "disgust": ("disgusted",),
+    "happiness": ("happy",),
+    "sadness": ("sad",),
+    "surprise": ("surprised",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +63,8 @@ class PromptScheme:
     - `summary`: form of the attention over the T class tokens; `rank` is that of `low_rank`.
     - `context`: learnable words of the class sentence: so many random ones, or those of a phrase; 0 or "" keeps the sentences
       fixed. `class_position`: where the class name stands among them.
+    - `words`: what a class is called in a sentence, one or more; a class without an entry by its name. Sentences of all its words
+      are averaged, fixed and learnt ones alike.
     - `templates`: fixed sentences, one `{}` each, averaged: the anchor, and the classes themselves when there is no context.
     - `descriptions`: instead of templates, several sentences for each class, in the order of the classes.
     """
@@ -57,11 +79,13 @@ class PromptScheme:
     context: int | str = 8
     class_specific: bool = True
     class_position: Literal["end", "middle", "front"] = "end"
-    templates: tuple[str, ...] = ("a person who looks {}",)
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: WORDS)
+    templates: tuple[str, ...] = ("a person who looks {}", "a photo of a {} face", "a {} facial expression")
     descriptions: tuple[tuple[str, ...], ...] = ()
     learn_scale: bool = True
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "words", {name: tuple(words) for name, words in self.words.items()})
         object.__setattr__(self, "templates", tuple(self.templates))
         object.__setattr__(self, "descriptions", tuple(tuple(sentences) for sentences in self.descriptions))
         if self.frames < 1 or self.first_layer < 0 or self.global_prompts < 0 or self.rank < 1:
@@ -70,12 +94,18 @@ class PromptScheme:
             raise ValueError(f"summary must be full, shared, low_rank or none, got {self.summary!r}")
         if self.class_position not in ("end", "middle", "front"):
             raise ValueError(f"class_position must be end, middle or front, got {self.class_position!r}")
+        if empty := [name for name, words in self.words.items() if not all(words) or not words]:
+            raise ValueError(f"words needs at least one word for each class it names, got none for {', '.join(empty)}")
         if any(template.count("{}") != 1 for template in self.templates) or not (self.templates or self.descriptions):
             raise ValueError(f"templates need one {{}} each for the class name, got {list(self.templates)}")
 
     def identity(self) -> Mapping[str, Json]:
         """All of it decides the features."""
         return asdict(self)
+
+    def called(self, name: str) -> tuple[str, ...]:
+        """The words for a class."""
+        return self.words.get(name, (name,))
 
     @property
     def projects(self) -> bool:
