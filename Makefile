@@ -12,7 +12,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-.PHONY: install demo test lint corpus chaos benchmarks clean
+.PHONY: install demo test lint corpus chaos clean
 install: $(VENV)/installed
 
 demo: install

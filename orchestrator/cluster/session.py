@@ -1,7 +1,7 @@
 """Join or start a Ray cluster, and say which.
 
 A private cluster is started unless an address is given or the process runs inside a submitted job: `ray.init()` alone may join
-a stranger's cluster on the same machine. Nothing listens beyond loopback.
+a stranger's cluster on the same machine. A private cluster listens on loopback alone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from ray._private import ray_constants
 
 from orchestrator.settings import ClusterSettings
 
@@ -33,6 +34,7 @@ def session(settings: ClusterSettings) -> Iterator[None]:
     local = address == "local"
     if local:
         os.environ.update(WORKER_ENV)
+        _keep_to_loopback()
     context = ray.init(
         address=address,
         num_cpus=settings.cpus if local else None,
@@ -47,3 +49,9 @@ def session(settings: ClusterSettings) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _keep_to_loopback() -> None:
+    """On Linux Ray binds to every interface; this is its switch, meant for laptops of other makers, to bind to loopback."""
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"  # for the processes it starts
+    ray_constants.ENABLE_RAY_CLUSTER = False  # for this one, which has read the variable already
