@@ -40,7 +40,7 @@ Job = Callable[[Command], None]
 
 
 def launch(job: Job, doc: str | None) -> None:
-    """Run a job with the command line's config. Exit codes: 0 done, 2 config, 3 input, 4 failure, 130 interrupted."""
+    """Run a job with the command line's config. Exit codes: 0 done, 2 config, 3 input, 4 failure, 5 cluster, 130 interrupted."""
     overrides = sys.argv[1:]
     if {"-h", "--help"} & set(overrides):
         print(f"{doc}\nConfig groups and keys: {CONFIGS}/config.yaml. Recipes: {', '.join(_recipes())}.")

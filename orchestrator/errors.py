@@ -8,6 +8,7 @@
     │   └── TooManyRejected  more clips are unusable than the run allows
     ├── Undecodable          one clip cannot be decoded; becomes a `Rejected` row, never reaches the user as a traceback
     ├── DamagedArtifact      a stored file does not match its digest
+    ├── ClusterFailed        Ray gave up                                             exit 5
     └── TrainingError        training cannot go on                                   exit 4
         ├── NothingAccepted  a round accepted no clip
         └── Diverged         a loss or a gradient is not finite
@@ -68,6 +69,12 @@ class Undecodable(OrchestratorError):
 
 class DamagedArtifact(OrchestratorError):
     """A stored file does not match its digest, or its schema is not the one expected."""
+
+
+class ClusterFailed(OrchestratorError):
+    """Ray gave up: nodes were lost faster than work could be moved, or the cluster went away."""
+
+    exit_code = 5
 
 
 class TrainingError(OrchestratorError):

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import ray
 from numpy.typing import NDArray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.cluster.ledger import RoundLedger
 from orchestrator.cluster.steps import FusionSteps, StepsRecipe
@@ -69,8 +70,11 @@ def walk_rounds(
 
     The actor answers to the name of the run, `rounds/<run>`: `ray.get_actor(name, namespace="emotion").status.remote()`.
     """
-    actor = ray.remote(num_cpus=0, max_restarts=3, max_task_retries=3, max_concurrency=2)(RoundController)
-    named = actor.options(name=f"rounds/{ledger.run.name}", namespace="emotion")
+    actor = ray.remote(num_cpus=0, max_restarts=3, max_task_retries=-1, max_concurrency=2)(RoundController)
+    beside_us = NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=True
+    )  # not on a node that may vanish
+    named = actor.options(name=f"rounds/{ledger.run.name}", namespace="emotion", scheduling_strategy=beside_us)
     controller = named.remote(steps, plan, policy, ledger, pool_truth)
     index = -1
     while (record := ray.get(controller.next_round.remote(index))) is not None:

@@ -44,6 +44,7 @@ from orchestrator.vocabulary import MODALITIES, Clip, DecodedClip, Features, Rej
 PIPELINE_ORDER = ("video", "audio", "text")  # heaviest payload first, so that it is dropped first
 assert set(PIPELINE_ORDER) == set(MODALITIES)
 HEAVY = {"video": "frames", "audio": "waveform"}  # the column a modality is the last to read
+RESTARTS = 10  # of one encoder actor: Ray's default restarts an actor that always dies for ever
 STATUS = ["clip_id", "stage", "code", "detail"]
 
 
@@ -184,8 +185,8 @@ def _pipeline(
                 batch_format="pyarrow",
                 num_cpus=pool.cpus,
                 num_gpus=pool.gpus,
-                max_restarts=3,  # Ray's default restarts a dying actor for ever
-                max_task_retries=3,
+                max_restarts=RESTARTS,
+                max_task_retries=-1,  # a lost node would use up any number at once; the restarts bound them
             )
     return data.select_columns(STATUS)
 

@@ -25,6 +25,8 @@ from orchestrator.settings import ClusterSettings
 from orchestrator.training.ensemble import Ensemble, FusionRecipe, fit_members, member_groups
 from orchestrator.vocabulary import Features
 
+RESTARTS = 10  # of a worker group: a fit that always fails ends, one on spot nodes goes on
+
 
 @dataclass(frozen=True, slots=True)
 class FusionTask:
@@ -71,7 +73,7 @@ def train_on_workers(
         scaling_config=ScalingConfig(
             num_workers=settings.fit_workers, use_gpu=gpus > 0, resources_per_worker={"GPU": gpus} if gpus else {"CPU": 1}
         ),
-        run_config=RunConfig(name=name, storage_path=str(storage), failure_config=FailureConfig(max_failures=3)),
+        run_config=RunConfig(name=name, storage_path=str(storage), failure_config=FailureConfig(max_failures=RESTARTS)),
     )
     try:
         trainer.fit()

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import ray
 from ray._private import ray_constants
 
+from orchestrator.errors import ClusterFailed, OrchestratorError
 from orchestrator.settings import ClusterSettings
 
 # One thread an actor: sums of floats come out the same on any machine size; width comes from more actors.
@@ -22,7 +23,10 @@ WORKER_ENV = {"OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0", "TOKENIZERS_PA
 
 @contextmanager
 def session(settings: ClusterSettings) -> Iterator[None]:
-    """A Ray session for the length of a job; a session that stands already is used and left standing."""
+    """A Ray session for the length of a job; a session that stands already is used and left standing.
+
+    Raises ClusterFailed when Ray gives up on what runs inside; an error meant for the user comes through from any worker.
+    """
     if ray.is_initialized():
         yield
         return
@@ -47,6 +51,14 @@ def session(settings: ClusterSettings) -> Iterator[None]:
     print(f"running on {kind}: {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs", flush=True)
     try:
         yield
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, OrchestratorError):
+            raise cause from None
+        told = str(error).strip().splitlines() or [type(error).__name__]
+        raise ClusterFailed(
+            f"{told[-1]}\nWhat was finished is kept: run the same command again and it goes on from there."
+        ) from error
     finally:
         ray.shutdown()
 
