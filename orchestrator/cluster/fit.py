@@ -22,8 +22,8 @@ from ray.train.torch import TorchTrainer
 
 from orchestrator.errors import TrainingError
 from orchestrator.settings import ClusterSettings
+from orchestrator.training.columns import Basis, Columns
 from orchestrator.training.ensemble import Ensemble, FusionRecipe, fit_members, member_groups
-from orchestrator.vocabulary import Features
 
 RESTARTS = 10  # of a worker group: a fit that always fails ends, one on spot nodes goes on
 
@@ -32,18 +32,22 @@ RESTARTS = 10  # of a worker group: a fit that always fails ends, one on spot no
 class FusionTask:
     """One fit: rows to learn from and how.
 
+    - `bases`: what the rows were read through. `unlabelled`: the pool, for recipes with a consistency term.
     - `targets` `(F, N, C)` rows sum to 1, `weights` `(F, N)`: what each fold's students learn, 0 for rows they must not see.
     """
 
     recipe: FusionRecipe
-    features: Features
+    bases: Mapping[str, Basis]
+    labelled: Columns
     targets: NDArray[np.float32]
     weights: NDArray[np.float32]
     seed: int
+    unlabelled: Columns | None = None
 
     def fit(self, group: list[int] | None = None) -> Ensemble:
         """All members, or one group of them."""
-        return fit_members(self.recipe, self.features, self.targets, self.weights, seed=self.seed, members=group)
+        rows = (self.recipe, self.bases, self.labelled, self.targets, self.weights)
+        return fit_members(*rows, seed=self.seed, members=group, unlabelled=self.unlabelled)
 
 
 def fit_fusion(task: FusionTask, directory: Path, settings: ClusterSettings, *, name: str) -> Ensemble:

@@ -1,6 +1,7 @@
 """What a round does on a cluster: fit a fusion ensemble on human and pseudo-labels, let it speak.
 
-Features travel once through the object store; every process of a node reads the same copy.
+Features travel once through the object store; every process of a node reads the same copy. The steps read them once, into the
+principal components that all rounds work on.
 
     StepsRecipe (refs, recipe, seed)  ──►  FusionSteps.fit(index, labels) ─► models/<fp>/   found again when finished
                                            FusionSteps.predict(fp) ─► Scored(out-of-fold labelled, pool)
@@ -14,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import ray
+import torch
 from numpy.typing import NDArray
 
 from orchestrator.cluster.fit import FusionTask, fit_fusion
@@ -23,8 +25,9 @@ from orchestrator.seams import Json
 from orchestrator.settings import ClusterSettings
 from orchestrator.stores.artifacts import ArtifactStore
 from orchestrator.stores.fingerprint import array_digest, fingerprint
+from orchestrator.training.columns import Columns, bases
 from orchestrator.training.ensemble import Ensemble, FusionRecipe, subset_logits
-from orchestrator.vocabulary import Features, Floats, Predictions, PseudoLabels, softmax, subset_name
+from orchestrator.vocabulary import Features, Floats, Names, Predictions, PseudoLabels, softmax, subset_name
 
 KIND = "fusion"  # the folder of the artifact store that holds fusion ensembles
 
@@ -33,13 +36,13 @@ KIND = "fusion"  # the folder of the artifact store that holds fusion ensembles
 class StepsRecipe:
     """All a controller needs to make its steps, small enough to send.
 
-    - `labelled`, `pool`: object references of `Features`, clips sorted by id.
+    - `labelled`, `pool`: object references of `Features`, clips sorted by id; or the features, where nothing has to travel.
     - `truth` `(N,)`: human labels; `folds` `(N,)`: frozen folds of the labelled clips.
     - `upstream`: identity of the features, the clips, their labels and folds.
     """
 
-    labelled: ray.ObjectRef
-    pool: ray.ObjectRef
+    labelled: ray.ObjectRef | Features
+    pool: ray.ObjectRef | Features
     truth: NDArray[np.int64]
     folds: NDArray[np.int64]
     classes: int
@@ -56,7 +59,10 @@ class FusionSteps:
 
     def __init__(self, recipe: StepsRecipe) -> None:
         self._recipe = recipe
-        self._labelled, self._pool = ray.get([recipe.labelled, recipe.pool])
+        labelled, pool = (each if isinstance(each, Features) else ray.get(each) for each in (recipe.labelled, recipe.pool))
+        self._labelled_ids, self._pool_ids = labelled.clip_ids, pool.clip_ids
+        self._bases = bases([labelled, pool], recipe.fusion.components, recipe.seed)
+        self._labelled, self._pool = Columns.of(labelled, self._bases), Columns.of(pool, self._bases)
         self._models = ArtifactStore(recipe.store)
         self.truth = recipe.truth
         self.activity = "waiting"
@@ -64,14 +70,15 @@ class FusionSteps:
     def fit(self, index: int, labels: PseudoLabels | None) -> str:
         """Fit the student of a round, unless it is found finished."""
         recipe = self._recipe
-        mixed = recipe.mixing.mix(self._labelled.clip_ids, recipe.truth, recipe.folds, recipe.classes, labels)
+        mixed = recipe.mixing.mix(self._labelled_ids, recipe.truth, recipe.folds, recipe.classes, labels)
         lesson = array_digest(mixed.clip_ids, mixed.targets, mixed.weights)
         student = fingerprint(KIND, recipe.fusion.identity(), recipe.upstream, recipe.seed, lesson)
         if self._models.find(KIND, student) is None:
             self.activity = f"round {index}: fitting on {len(mixed)} clips"
-            taught = mixed.clip_ids[len(self._labelled) :]
-            features = stack(self._labelled, chosen(self._pool, taught))
-            task = FusionTask(recipe.fusion, features, mixed.targets, mixed.weights, recipe.seed)
+            taught = np.searchsorted(self._pool_ids, mixed.clip_ids[len(self._labelled_ids) :])
+            rows = self._labelled.and_then(self._pool.rows(torch.from_numpy(taught)))
+            unlabelled = self._pool if recipe.fusion.consistency and len(self._pool) else None
+            task = FusionTask(recipe.fusion, self._bases, rows, mixed.targets, mixed.weights, recipe.seed, unlabelled)
             about: dict[str, Json] = {"upstream": recipe.upstream, "seed": recipe.seed, "round": index, "lesson": lesson}
             with self._models.write(KIND, student, about) as directory, TemporaryDirectory(dir=recipe.store) as scratch:
                 fit_fusion(task, Path(scratch), recipe.cluster, name=f"fusion-{student}").save(directory)
@@ -86,8 +93,8 @@ class FusionSteps:
         unseen = np.full(len(self._pool), -1)
         students = range(int(self._recipe.folds.max()) + 1)
         return Scored(
-            labelled=predict(ensemble, self._labelled, self._recipe.folds, student),
-            pool=tuple(predict(ensemble.of_fold(fold), self._pool, unseen, student) for fold in students),
+            labelled=_told(ensemble, self._labelled_ids, self._labelled, self._recipe.folds, student),
+            pool=tuple(_told(ensemble.of_fold(fold), self._pool_ids, self._pool, unseen, student) for fold in students),
         )
 
 
@@ -96,12 +103,16 @@ def predict(ensemble: Ensemble, features: Features, folds: NDArray[np.int64], te
 
     `folds` `(N,)`: a clip of fold f >= 0 is judged by the members that never saw it, a clip of fold -1 by all.
     """
-    logits = ensemble.logits(features)  # (J, N, C)
+    return _told(ensemble, features.clip_ids, ensemble.read(features), folds, teacher)
+
+
+def _told(ensemble: Ensemble, clip_ids: Names, columns: Columns, folds: NDArray[np.int64], teacher: str) -> Predictions:
+    logits = ensemble.logits(columns)  # (J, N, C)
     mean = ensemble.average(logits, folds)
-    single = {subset_name([modality]): (modality,) for modality in features.modalities}
-    votes = [_vote(ensemble, features.only(modalities), folds) for modalities in single.values()]
+    single = {subset_name([modality]): (modality,) for modality in columns.modalities}
+    votes = [_vote(ensemble, columns.only(modalities), folds) for modalities in single.values()]
     return Predictions(
-        clip_ids=features.clip_ids,
+        clip_ids=clip_ids,
         logits=mean,
         teacher=teacher,
         votes=np.stack(votes, axis=1),
@@ -115,9 +126,9 @@ def subset_labels(ensemble: Ensemble, features: Features, folds: NDArray[np.int6
     return {name: logits.argmax(axis=1) for name, logits in subset_logits(ensemble, features, folds).items()}
 
 
-def _vote(ensemble: Ensemble, features: Features, folds: NDArray[np.int64]) -> NDArray[np.int8]:
-    labels = ensemble.average(ensemble.logits(features), folds).argmax(axis=1)
-    return np.where(features.present.any(axis=1), labels, -1).astype(np.int8)
+def _vote(ensemble: Ensemble, columns: Columns, folds: NDArray[np.int64]) -> NDArray[np.int8]:
+    labels = ensemble.average(ensemble.logits(columns), folds).argmax(axis=1)
+    return np.where(columns.present.any(dim=1).numpy(), labels, -1).astype(np.int8)
 
 
 def _disagreement(logits: Floats, mean: Floats) -> NDArray[np.float32]:
@@ -125,17 +136,3 @@ def _disagreement(logits: Floats, mean: Floats) -> NDArray[np.float32]:
     winner = mean.argmax(axis=1)
     told = np.stack([softmax(member)[np.arange(len(winner)), winner] for member in logits])  # (J, N)
     return np.asarray(told.std(axis=0), dtype=np.float32)
-
-
-def chosen(features: Features, clip_ids: NDArray[np.str_]) -> Features:
-    """The named clips; `features` must be sorted by clip id."""
-    return features.rows(np.searchsorted(features.clip_ids, clip_ids))
-
-
-def stack(first: Features, second: Features) -> Features:
-    """Two sets of clips with the same streams, one after the other."""
-    return Features(
-        np.concatenate([first.clip_ids, second.clip_ids]),
-        {stream: np.concatenate([first.values[stream], second.values[stream]]) for stream in first.values},
-        np.concatenate([first.present, second.present]),
-    )

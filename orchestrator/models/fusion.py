@@ -71,7 +71,7 @@ class _Attention(nn.Module):
         self.tokens = _Tokens(dims, recipe.width, recipe.dropout, members, learn_missing=recipe.learn_missing)
         self.key = GroupedLinear(members, recipe.width, recipe.width)
         self.query = GroupedLinear(members, recipe.width, 1, gain=0.0)  # starts as a plain mean of the tokens
-        self.classify = GroupedLinear(members, recipe.width, classes)
+        self.classify = GroupedLinear(members, recipe.width, classes, gain=0.0)  # and silent: the linear map learns first
         self.linear = _Linear(dims, classes, members) if recipe.residual else None
         self.learn_missing = recipe.learn_missing
 
@@ -147,7 +147,7 @@ class AttentionFusion:
     """
 
     width: int = 64
-    dropout: float = 0.3
+    dropout: float = 0.5
     residual: bool = True
     learn_missing: bool = False
 

@@ -4,7 +4,7 @@ Members are numbered j = seed * F + fold. All folds of one seed are a group: the
 matrix product a layer, and differ in what weight 0 hides from them. A group is always trained whole, so a member comes out the
 same whichever worker trains it and whatever else is trained.
 
-    fit_members(recipe, features, targets (F, N, C), weights (F, N))  ──►  Ensemble  ──►  logits (J, N, C)  ──►  average (N, C)
+    fit_members(recipe, bases, rows, targets (F, N, C), weights (F, N))  ──►  Ensemble  ──►  logits (J, N, C)  ──►  average (N, C)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from orchestrator.models.fusion import AttentionFusion, Concatenation, GatedExpe
 from orchestrator.models.modality_dropout import ModalityDropout
 from orchestrator.seams import Json
 from orchestrator.training.checkpoints import load_weights, save_weights
-from orchestrator.training.columns import Basis, Columns, bases
+from orchestrator.training.columns import Basis, Columns
 from orchestrator.training.loop import OnEpoch, fit_group
 from orchestrator.vocabulary import Features, Ints, modality_subsets
 
@@ -53,11 +53,11 @@ class FusionRecipe:
     seeds: int = 2
     components: int = 64
     epochs: int = 30
-    min_steps: int = 300
+    min_steps: int = 200
     max_steps: int = 3000
     batch_size: int = 128
-    lr: float = 1e-3
-    weight_decay: float = 0.1
+    lr: float = 5e-3
+    weight_decay: float = 0.5
     label_smoothing: float = 0.0
     mixup: float = 0.0
     feature_mask: float = 0.0
@@ -111,15 +111,19 @@ class Ensemble:
     bases: Mapping[str, Basis]
     weights: Mapping[str, Tensor]
 
-    def logits(self, features: Features) -> NDArray[np.float32]:
+    def read(self, features: Features) -> Columns:
+        """Features as the members read them; do it once and ask as often as you like."""
+        return Columns.of(features, self.bases)
+
+    def logits(self, columns: Columns) -> NDArray[np.float32]:
         """What every member says of every clip, `(J, N, C)`."""
         head = self.head()
         device = next(head.parameters()).device
-        told = np.empty((len(self.members), len(features), self.classes), np.float32)
+        told = np.empty((len(self.members), len(columns), self.classes), np.float32)
         with torch.inference_mode():
-            for start in range(0, len(features), ROWS):
-                columns = Columns.of(features.rows(np.arange(start, min(start + ROWS, len(features)))), self.bases, device)
-                told[:, start : start + ROWS] = head(columns.values, columns.present).cpu().numpy()
+            for start in range(0, len(columns), ROWS):
+                part = columns.rows(slice(start, start + ROWS)).to(device)
+                told[:, start : start + ROWS] = head(part.values, part.present).cpu().numpy()
         return told
 
     def head(self) -> nn.Module:
@@ -190,31 +194,34 @@ class Ensemble:
 
 def subset_logits(ensemble: Ensemble, features: Features, folds: Ints) -> dict[str, NDArray[np.float32]]:
     """Averaged logits `(N, C)` by modality subset: A, V, T, AV, AT, VT, AVT. `folds` as in `Ensemble.average`."""
+    columns = ensemble.read(features)
     return {
-        name: ensemble.average(ensemble.logits(features.only(modalities)), folds)
+        name: ensemble.average(ensemble.logits(columns.only(modalities)), folds)
         for name, modalities in modality_subsets(features.modalities).items()
     }
 
 
 def fit_members(
     recipe: FusionRecipe,
-    features: Features,
+    read: Mapping[str, Basis],
+    labelled: Columns,
     targets: NDArray[np.float32],
     weights: NDArray[np.float32],
     *,
     seed: int,
     members: Sequence[int] | None = None,
-    unlabelled: Features | None = None,
+    unlabelled: Columns | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> Ensemble:
     """Train members (all of them, or whole groups of `member_groups`) on N rows.
 
+    - `read`: the bases the columns were read through; the ensemble keeps them.
     - `targets` `(F, N, C)`, rows sum to 1; `weights` `(F, N)`: what fold f's members learn; weight 0 hides a row from them.
     - `unlabelled`: clips for the consistency term.
     - `on_epoch(epoch, loss)`: called after each epoch, counted through all groups.
 
     The same seed gives the same bytes, on the same number of threads. Raises ValueError for shapes that do not fit or a part of
-    a group, Diverged when features or a loss are not finite.
+    a group, Diverged when a loss is not finite.
     """
     folds = len(targets)
     groups = member_groups(recipe, folds)
@@ -222,24 +229,22 @@ def fit_members(
     chosen = [index for index, group in enumerate(groups) if wanted >= set(group)]
     if not chosen or wanted != {member for index in chosen for member in groups[index]}:
         raise ValueError(f"members {sorted(wanted)} are not whole groups of {groups}")
-    _check_rows(features, targets, weights)
+    _check_rows(labelled, targets, weights)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with _chance(seed, len(groups)):
-        read = bases([features] if unlabelled is None else [features, unlabelled], recipe.components)
-    labelled = Columns.of(features, read, device)
-    pool = None if unlabelled is None or not recipe.consistency else Columns.of(unlabelled, read, device)
+    labelled, told, loud = labelled.to(device), torch.from_numpy(targets).to(device), torch.from_numpy(weights).to(device)
+    pool = None if unlabelled is None or not recipe.consistency else unlabelled.to(device)
+    widths = {stream: basis.width for stream, basis in read.items()}
     epochs = count()
     parts = []
     for index in chosen:
         with _chance(seed, index):
-            head = recipe.head.build({stream: basis.width for stream, basis in read.items()}, targets.shape[2], folds).to(device)
+            head = recipe.head.build(widths, targets.shape[2], folds).to(device)
             fit_group(
                 recipe,
                 head,
                 labelled,
-                torch.from_numpy(targets).to(device),
-                torch.from_numpy(weights).to(device),
-                streams=features.streams,
+                told,
+                loud,
                 unlabelled=pool,
                 on_epoch=lambda _, loss: None if on_epoch is None else on_epoch(next(epochs), loss),
             )
@@ -256,10 +261,10 @@ def _chance(seed: int, part: int) -> Iterator[None]:
         yield
 
 
-def _check_rows(features: Features, targets: NDArray[np.float32], weights: NDArray[np.float32]) -> None:
-    if targets.ndim != 3 or targets.shape[:2] != weights.shape or targets.shape[1] != len(features):
+def _check_rows(columns: Columns, targets: NDArray[np.float32], weights: NDArray[np.float32]) -> None:
+    if targets.ndim != 3 or targets.shape[:2] != weights.shape or targets.shape[1] != len(columns):
         raise ValueError(
-            f"targets (F, N, C) and weights (F, N) must belong to {len(features)} clips, got {targets.shape} and {weights.shape}"
+            f"targets (F, N, C) and weights (F, N) must belong to {len(columns)} clips, got {targets.shape} and {weights.shape}"
         )
     if not (weights >= 0).all() or not (weights > 0).any(axis=1).all():
         raise ValueError(

@@ -10,7 +10,7 @@ gets the gradient of its own loss. Nothing waits for the device inside the loop.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,7 +33,6 @@ def fit_group(
     targets: Tensor,
     weights: Tensor,
     *,
-    streams: Sequence[str],
     unlabelled: Columns | None,
     on_epoch: OnEpoch,
 ) -> None:
@@ -59,9 +58,9 @@ def fit_group(
         losses: list[Tensor] = []
         for _ in range(min(per_epoch, steps - epoch * per_epoch)):
             index = next(rows)
-            loss = _supervised(recipe, head, labelled, targets, weights, index, streams)
+            loss = _supervised(recipe, head, labelled, targets, weights, index)
             if others is not None and unlabelled is not None and recipe.consistency > 0:
-                loss = loss + recipe.consistency * _unsupervised(recipe, head, unlabelled, next(others), streams, len(targets))
+                loss = loss + recipe.consistency * _unsupervised(recipe, head, unlabelled, next(others), len(targets))
             optimizer.zero_grad(set_to_none=True)
             loss.sum().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -85,33 +84,29 @@ def _rows(count: int, batch: int, chance: Tensor | None) -> Iterator[Tensor]:
         left = left[batch:]
 
 
-def _supervised(
-    recipe: FusionRecipe, head: nn.Module, data: Columns, targets: Tensor, weights: Tensor, index: Tensor, streams: Sequence[str]
-) -> Tensor:
-    values, present = data.batch(index)
-    keep = recipe.modality_dropout.keep(present, streams, len(targets))
+def _supervised(recipe: FusionRecipe, head: nn.Module, data: Columns, targets: Tensor, weights: Tensor, index: Tensor) -> Tensor:
+    seen = data.rows(index)
+    keep = recipe.modality_dropout.keep(seen.present, tuple(seen.values), len(targets))
     if not recipe.mixup:
-        return soft_cross_entropy(head(_noisy(recipe, values), keep), targets[:, index], weights[:, index])
+        return soft_cross_entropy(head(_noisy(recipe, seen.values), keep), targets[:, index], weights[:, index])
     partner, share = _partners(weights[:, index] > 0), float(torch.distributions.Beta(recipe.mixup, recipe.mixup).sample())
-    values = {stream: share * rows + (1 - share) * rows[partner] for stream, rows in values.items()}
+    values = {stream: share * rows + (1 - share) * rows[partner] for stream, rows in seen.values.items()}
     logits = head(_noisy(recipe, values), keep)
     own = soft_cross_entropy(logits, targets[:, index], weights[:, index])
     return share * own + (1 - share) * soft_cross_entropy(logits, targets[:, index[partner]], weights[:, index[partner]])
 
 
-def _unsupervised(
-    recipe: FusionRecipe, head: nn.Module, data: Columns, index: Tensor, streams: Sequence[str], members: int
-) -> Tensor:
-    values, present = data.batch(index)
+def _unsupervised(recipe: FusionRecipe, head: nn.Module, data: Columns, index: Tensor, members: int) -> Tensor:
+    seen = data.rows(index)
     head.eval()
     with torch.no_grad():
-        full = head(values, present)
+        full = head(seen.values, seen.present)
     head.train()
-    strong = head(_noisy(recipe, values), recipe.modality_dropout.keep(present, streams, members))
-    return consistency(strong, full, recipe.consistency_threshold)
+    keep = recipe.modality_dropout.keep(seen.present, tuple(seen.values), members)
+    return consistency(head(_noisy(recipe, seen.values), keep), full, recipe.consistency_threshold)
 
 
-def _noisy(recipe: FusionRecipe, values: dict[str, Tensor]) -> dict[str, Tensor]:
+def _noisy(recipe: FusionRecipe, values: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     if recipe.feature_noise:
         values = {stream: rows + recipe.feature_noise * torch.randn_like(rows) for stream, rows in values.items()}
     if recipe.feature_mask:
