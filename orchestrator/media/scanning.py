@@ -27,8 +27,8 @@ class Scan:
 
     - `stamps`: int64 `(F,)`, presentation times of the pictures, in ticks of `tick_s` seconds, increasing; from the first key on.
     - `keys`: int64 `(K,)`, those of them where decoding can start.
-    - `end`: tick at which the last picture ends. `packets`: pictures stored; `hidden` of them by an edit list, `orphans` before the
-      first key: nothing to decode them from.
+    - `end`: tick at which the last picture ends. `packets`: pictures stored; `hidden` of them by an edit list, `orphans` before
+      the first key: nothing to decode them from.
     - `waveform`: float32 `(S,)`; `sound_damage`: share of its packets that did not decode.
     """
 

@@ -386,7 +386,7 @@ def _bombs() -> Iterator[Film]:
     yield Film("G 2 x 2", sized(2, 2, "ffv1"), ("ok+NO_AUDIO",), None)
     yield Film("G an hour", repeated(3600, 32, rate_fps=1), ("TOO_LONG",))
     yield Film("G 10,000 a second", repeated(3000, 32, rate_fps=10_000), ("TIMELINE_IMPLAUSIBLE",))
-    yield Film("G much work", repeated(3000, 4096), ("DECODE_TIMEOUT", "DECODE_MEM"))
+    yield Film("G much work", repeated(3000, 4096), ("DECODE_TIMEOUT", "DECODE_MEM", "UNDECODABLE"))
     yield Film("G 10,000 pictures", repeated(10_000, 32, rate_fps=100, keys=True), ("ok+NO_AUDIO",), None)
     yield Film("G 60 tracks", tracks(60), ("ok+MULTI_STREAM+NO_AUDIO",), None)
     yield Film("G tag of 20 MB", made("film.mkv", metadata={"comment": "x" * 20_000_000}), ("ok*", "DECODE_MEM"), None)
