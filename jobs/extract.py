@@ -1,23 +1,34 @@
 """Features of every clip and encoder: manifest -> store. A second run encodes nothing again.
 
 python -m jobs.extract experiment=toy
-python -m jobs.extract data.manifest=clips.csv job.retry=true      decode again what was rejected before
+python -m jobs.extract data.manifest=clips.csv job.retry=true          decode again what was rejected before
+python -m jobs.extract data.manifest=clips.csv job.out=features        ... and write them as MERTools keeps them
 """
 
+from dataclasses import replace
+from pathlib import Path
+
 from jobs.launch import Command, launch
-from orchestrator.cluster.corpus import gather
+from orchestrator.cluster.corpus import check_inputs, gather
 from orchestrator.cluster.session import session
 from orchestrator.reports.console import show_rejected
+from orchestrator.stores.mertools import write_corpus
 
 
 def main(command: Command) -> None:
-    with session(command.experiment.cluster):
-        corpus = gather(command.experiment, retry=command.job.retry)
+    experiment, job = command.experiment, command.job
+    check_inputs(experiment)
+    encoded = replace(experiment, data=replace(experiment.data, within_speakers=False))  # as the encoders gave them
+    with session(experiment.cluster):
+        corpus = gather(encoded, retry=job.retry)
     present = corpus.features.present.mean(axis=0)
     for stream, share in zip(corpus.features.streams, present, strict=True):
         width = corpus.features.values[stream].shape[1]
         print(f"{stream}: {len(corpus.clips)} clips x {width}, present in {share:.1%}")
     show_rejected(corpus.rejected)
+    if job.out:
+        for path in write_corpus(Path(job.out), corpus.clips, corpus.features, experiment.emotions):
+            print(path)
 
 
 if __name__ == "__main__":

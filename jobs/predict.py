@@ -7,12 +7,14 @@ Takes the experiment whose run is to speak: a video passes through the very deco
 
 from jobs.launch import Command, launch
 from orchestrator.cluster.champion import predict_folder, predict_split
+from orchestrator.cluster.corpus import check_inputs
 from orchestrator.cluster.session import session
 from orchestrator.vocabulary import Split
 
 
 def main(command: Command) -> None:
     experiment, job = command.experiment, command.job
+    check_inputs(experiment)
     with session(experiment.cluster):
         if job.folder:
             written = predict_folder(experiment, job.folder, job.out)

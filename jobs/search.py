@@ -6,7 +6,7 @@ Every trial keeps its rounds; the same command runs none of them again.
 """
 
 from jobs.launch import Command, launch
-from orchestrator.cluster.corpus import gather
+from orchestrator.cluster.corpus import check_inputs, gather
 from orchestrator.cluster.publish import publish_search
 from orchestrator.cluster.search import Trial, draw, search
 from orchestrator.cluster.session import session
@@ -18,6 +18,7 @@ def main(command: Command) -> None:
     overrides = [[f"{key}={value}" for key, value in setting.items()] for setting in settings]
     commands = [Command.read([*command.overrides, *more]) for more in overrides]  # a wrong key fails here, before anything runs
     trials = [Trial(setting, trial.experiment) for setting, trial in zip(settings, commands, strict=True)]
+    check_inputs(experiment)
     with session(experiment.cluster):
         ranked = search(trials, gather(experiment))
     publish_search(experiment, ranked)

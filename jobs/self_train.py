@@ -6,7 +6,7 @@ Killed at any moment, the same command goes on from what was finished.
 """
 
 from jobs.launch import Command, launch
-from orchestrator.cluster.corpus import gather
+from orchestrator.cluster.corpus import check_inputs, gather
 from orchestrator.cluster.publish import publish
 from orchestrator.cluster.run import Run, self_train
 from orchestrator.cluster.session import session
@@ -15,6 +15,7 @@ from orchestrator.reports.console import show_round
 
 def main(command: Command) -> None:
     experiment = command.experiment
+    check_inputs(experiment)
     with session(experiment.cluster):
         corpus = gather(experiment, retry=command.job.retry)
         run = Run.of(experiment, corpus.identity)

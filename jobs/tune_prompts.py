@@ -4,13 +4,14 @@ python -m jobs.tune_prompts experiment=toy prompts=emovclip
 """
 
 from jobs.launch import Command, launch
-from orchestrator.cluster.corpus import files_root, frozen_folds, read_clips
+from orchestrator.cluster.corpus import check_inputs, files_root, frozen_folds, read_clips
 from orchestrator.cluster.session import session
 from orchestrator.cluster.tune import tuned_clip
 
 
 def main(command: Command) -> None:
     experiment = command.experiment
+    check_inputs(experiment)
     with session(experiment.cluster):
         clips = read_clips(experiment)
         encoder = tuned_clip(experiment, clips, frozen_folds(clips, experiment), files_root(experiment))

@@ -36,8 +36,9 @@ class EncoderRecipe(Protocol):
     """What it takes to make an encoder.
 
     `stream` names the feature column it fills. `reads` is what a clip's row hangs on besides the recipe: "video" for the
-    file's bytes, "text" for the transcript. `identity` holds all that can change the bytes of a feature (architecture,
-    digest of the weights, preprocessing, pooling, dtype), and nothing that cannot (device, batch size, path).
+    file's bytes, "text" for transcript and hint, "name" for the clip's id alone. `identity` holds all that can change the bytes
+    of a feature (architecture, digest of the weights, preprocessing, pooling, dtype), and nothing that cannot (device, batch
+    size, path).
     """
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from orchestrator.errors import ConfigError
 from orchestrator.media.decoding import DecodeSettings
@@ -19,6 +19,7 @@ from orchestrator.seams import EncoderRecipe, SelectionPolicy
 from orchestrator.vocabulary import MODALITIES, Emotions, Split
 
 if TYPE_CHECKING:
+    from orchestrator.encoders.asking import HintSettings
     from orchestrator.training.ensemble import FusionRecipe
     from orchestrator.training.prompts import PromptRecipe
 
@@ -101,8 +102,11 @@ class TrackingSettings:
 class JobSettings:
     """What single jobs read besides the experiment.
 
-    - `retry`: decode again what was rejected before. `out`: where to write, beside the run by default.
+    - `retry`: decode again what was rejected before. `out`: where to write, beside the run by default; `extract` writes features
+      there as MERTools keeps them, and only when asked.
     - `split` or `folder`: what `predict` speaks about. `clip`: what `explain` explains.
+    - `corpus`, `folder`, `language`, `candidates`: of `import_manifest`; the last two are the language of MER2024's transcripts,
+      and the split of the clips that a submission must name.
     - `trials`, `space`: of `search`; config key to a pair of numbers (a range) or a list of choices.
     - `seeds`, `ablations`: of `ablate`; each ablation is a list of overrides by name.
     """
@@ -112,6 +116,9 @@ class JobSettings:
     split: str = "test"
     folder: str | None = None
     clip: str | None = None
+    corpus: Literal["mer2024", "mertools", "ravdess", "folders"] | None = None
+    language: Literal["chinese", "english"] = "chinese"
+    candidates: Literal["unlabeled", "test"] = "unlabeled"
     trials: int = 8
     space: Mapping[str, Sequence[float | str]] = field(default_factory=dict)
     seeds: int = 3
@@ -142,6 +149,7 @@ class Experiment:
     cluster: ClusterSettings
     tracking: TrackingSettings
     prompts: PromptRecipe | None = None
+    hints: HintSettings | None = None
 
     def __post_init__(self) -> None:
         if not self.encoders:

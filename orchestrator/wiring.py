@@ -51,7 +51,8 @@ def build(config: DictConfig) -> tuple[Experiment, JobSettings]:
         del parts["clip"]  # a short spelling of job.clip
         recipes = [parts.pop(modality, None) for modality in MODALITIES] + list(parts.pop("more_streams").values())
         parts["encoders"] = {recipe.stream: recipe for recipe in recipes if recipe}  # `none` is an empty node
-        parts["prompts"] = parts.get("prompts") or None
+        for optional in ("prompts", "hints"):
+            parts[optional] = parts.get(optional) or None
         return Experiment(**parts | {"store": Path(parts["store"]).expanduser().resolve()}), job
     except HydraException as error:
         cause = error.__cause__ or error

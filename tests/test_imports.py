@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "training": NOUNS | {"models", "encoders"},
     "stores": NOUNS,
     "reports": NOUNS,
-    "settings": NOUNS | {"media", "rounds", "training"},
+    "settings": NOUNS | {"media", "encoders", "rounds", "training"},
     "cluster": NOUNS | {"settings", "media", "encoders", "models", "rounds", "training", "stores", "reports"},
     "wiring": NOUNS | {"settings"},
 }

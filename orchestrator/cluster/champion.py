@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.cluster.corpus import Corpus, gather, groups_of
+from orchestrator.cluster.corpus import Corpus, gather, groups_of, hinted
 from orchestrator.cluster.extract import extract, read_features
 from orchestrator.cluster.run import Run, load_student
 from orchestrator.cluster.steps import predict
@@ -52,7 +52,7 @@ def predict_folder(experiment: Experiment, folder: str, out: str | None) -> list
     corpus = gather(experiment)
     run = Run.of(experiment, corpus.identity)
     summary = summary_of(run)
-    clips = with_digests(clips_below(Path(folder)), cache=experiment.store / "digests")
+    clips = hinted(experiment, with_digests(clips_below(Path(folder)), cache=experiment.store / "digests"))
     store = FeatureStore(experiment.store / "features")
     rejected = extract(clips, corpus.recipes, experiment.decode, Path(folder).resolve(), store, experiment.cluster)
     lost = {row.clip_id for row in rejected}

@@ -1,6 +1,6 @@
 """Everything that precedes the rounds: clips, frozen folds, tuned prompts, stored features.
 
-    manifest ─► clips with digests ─► folds frozen on human labels ─► [prompts tuned per fold] ─► features of every stream
+    manifest ─► clips with digests ─► [hints] ─► folds frozen on human labels ─► [prompts tuned per fold] ─► features
 
 What is finished is found again by its fingerprint; what is missing is made.
 """
@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 from orchestrator.cluster.extract import extract, feature_key, read_features, stream_fingerprint
 from orchestrator.cluster.tune import tuned_clip
-from orchestrator.errors import InputError, TooManyRejected
-from orchestrator.media.digests import with_digests
+from orchestrator.errors import InputError, ManifestError, TooManyRejected
+from orchestrator.media.digests import content_problems, with_digests
 from orchestrator.media.manifest import read_manifest
 from orchestrator.media.toy import write_toy_corpus
+from orchestrator.reports.console import show_rejected
+from orchestrator.reports.progress import progress
 from orchestrator.rounds.folds import freeze_folds
 from orchestrator.rounds.speakers import Usual, within_speakers
 from orchestrator.seams import EncoderRecipe
@@ -65,10 +67,15 @@ class Corpus:
 
 
 def read_clips(experiment: Experiment) -> tuple[Clip, ...]:
-    """The manifest's clips, sorted by id, with the digests of their files; draws the toy corpus when it is asked for."""
+    """The manifest's clips, sorted by id, with the digests of their files; draws the toy corpus when it is asked for.
+
+    Raises ManifestError, also when files that are equal contradict each other.
+    """
     data = experiment.data
     clips = read_manifest(manifest_path(experiment), root=data.root, emotions=experiment.emotions)
     clips = with_digests(clips, cache=experiment.store / "digests")
+    if problems := content_problems(clips):
+        raise ManifestError(str(manifest_path(experiment)), problems)
     return tuple(sorted(clips, key=lambda clip: clip.clip_id))
 
 
@@ -79,9 +86,35 @@ def manifest_path(experiment: Experiment) -> Path:
     return write_toy_corpus(experiment.store / "toy", clips=experiment.data.toy_clips, seed=experiment.seed)
 
 
+def check_inputs(experiment: Experiment) -> None:
+    """Find what is wrong with models and manifest before a cluster is started for them. Raises ConfigError and InputErrors."""
+    for recipe in experiment.encoders.values():
+        stream_fingerprint(recipe, experiment.decode)
+    frozen_folds(read_manifest(manifest_path(experiment), root=experiment.data.root, emotions=experiment.emotions), experiment)
+
+
+def hinted(experiment: Experiment, clips: Sequence[Clip]) -> tuple[Clip, ...]:
+    """The clips with what a language model says of each transcript; as they are when nobody is to be asked.
+
+    Answers rest in the store. Says what they cost, and which clips got none and why. Raises ModelUnavailable.
+    """
+    if experiment.hints is None:
+        return tuple(clips)
+    from orchestrator.encoders.hints import with_hints  # the client takes a second to import
+
+    with progress(0, "hints") as bar:
+        told, report = with_hints(
+            clips, experiment.emotions, experiment.hints, experiment.store / "hints.sqlite", on_answer=bar.reach
+        )
+    asked = f"{report.requests} requests, {report.tokens} tokens" if report.requests else "nothing asked"
+    print(f"hints: {sum(clip.hint is not None for clip in told)} of {len(told)} clips, {report.known} known; {asked}", flush=True)
+    show_rejected(report.missing, "clips without a hint")
+    return told
+
+
 def gather(experiment: Experiment, *, retry: bool = False) -> Corpus:
     """Make or find all that the rounds learn from. Raises TooManyRejected and other InputErrors."""
-    clips = read_clips(experiment)
+    clips = hinted(experiment, read_clips(experiment))
     folds = frozen_folds(clips, experiment)
     recipes = tuned_recipes(experiment, clips, folds)
     store = FeatureStore(experiment.store / "features")

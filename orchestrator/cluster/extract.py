@@ -50,12 +50,14 @@ STATUS = ["clip_id", "stage", "code", "detail"]
 
 def stream_fingerprint(recipe: EncoderRecipe, decode: DecodeSettings) -> str:
     """Identity of a stored stream: everything that can change the bytes of a feature."""
-    decoded = None if recipe.reads == "text" else decode.identity(sound_only=modality_of(recipe.stream) == "audio")
+    decoded = None if recipe.reads != "video" else decode.identity(sound_only=modality_of(recipe.stream) == "audio")
     return fingerprint("features", recipe.stream, recipe.identity(), decoded)
 
 
 def feature_key(recipe: EncoderRecipe, clip: Clip | DecodedClip) -> str:
-    """What a clip's row is stored under: its file's bytes or the text read, never its name."""
+    """What a clip's row is stored under: its file's bytes or the text read; its name only where a recipe reads nothing else."""
+    if recipe.reads == "name":
+        return clip.clip_id
     return clip.digest if recipe.reads == "video" else text_key(clip, getattr(recipe, "source", "both"))
 
 

@@ -52,9 +52,9 @@ def with_hints(
     settings: HintSettings,
     cache: Path,
     *,
-    on_answer: Callable[[], None] = lambda: None,
+    on_answer: Callable[[int], None] = lambda left: None,
 ) -> tuple[tuple[Clip, ...], HintReport]:
-    """The clips with their hints; one that has a hint keeps it. `on_answer` is called after each answer, for a progress bar.
+    """The clips with their hints; one that has a hint keeps it. `on_answer` is told after each answer how many are left.
 
     Raises ConfigError, or ModelUnavailable when the endpoint cannot be used at all.
     """
@@ -71,7 +71,7 @@ def with_hints(
                 hints[line] = hint
                 if hint.code in FINAL:
                     _write(store, keys[line], settings.asked_model, hint)
-                on_answer()
+                on_answer(len(keys) - len(hints))
 
             asyncio.run(asking.ask_all(unknown, keep))
     found = [hints[line] if line else None for line in lines]

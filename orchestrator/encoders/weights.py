@@ -65,9 +65,10 @@ def _from_hub(model: str, revision: str | None, patterns: Sequence[str]) -> Path
         pass
     offline = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _unreachable(constants.ENDPOINT)
     if offline:
+        command = f"hf download {model}" + (f" --revision {revision}" if revision else "")
         raise ModelUnavailable(
-            f"model {model!r}: not in the hub cache {constants.HF_HUB_CACHE} and {offline}; run `hf download {model}` where "
-            "there is a network and copy the cache, or give a local directory"
+            f"model {model!r}: not in the hub cache {constants.HF_HUB_CACHE} and {offline}; run `{command}` where there is a "
+            "network and copy the cache, or give a local directory"
         )
     try:
         directory = snapshot_download(model, revision=revision, allow_patterns=list(patterns), ignore_patterns=list(_ELSEWHERE))

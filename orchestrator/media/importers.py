@@ -1,16 +1,10 @@
-"""Corpora as they are published, to a manifest. Nothing is copied: the paths start from the corpus's own folder.
-
-python -m orchestrator.media.importers mer2024 /data/mer2024-dataset --out /data/mer2024-dataset/manifest.csv
-python -m orchestrator.media.importers ravdess /data/RAVDESS --out ravdess.csv          then: data.root=/data/RAVDESS
-python -m orchestrator.media.importers folders /data/clips --out clips.csv
-"""
+"""Corpora as they are published, to the rows of a manifest. Nothing is copied: the paths start from the corpus's own folder."""
 
 from __future__ import annotations
 
-import argparse
 import csv
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Literal
 from uuid import uuid4
@@ -32,13 +26,29 @@ AS_MER2024: Final = {
 }
 _TRANSCRIPTS = ("label-transcription.csv", "transcription-merge.csv", "subtitle_chieng.csv")
 Row = Mapping[str, str]
+Corpus = Literal["mer2024", "mertools", "ravdess", "folders"]
+Candidates = Literal["unlabeled", "test"]
+Language = Literal["chinese", "english"]
+
+
+def read_corpus(
+    corpus: Corpus, directory: Path, *, language: Language, candidates: Candidates, labels: Mapping[str, str]
+) -> list[Row]:
+    """Rows of a corpus by the name of its form; `labels` are those of MERTools' own label file. Raises ManifestError."""
+    if not directory.is_dir():
+        raise ManifestError(str(directory), ["it is not a directory"])
+    if corpus == "mer2024":
+        return list(mer2024(directory, language=language, candidates=candidates))
+    if corpus == "mertools":
+        return list(mertools(directory, labels, language=language))
+    return list(ravdess(directory) if corpus == "ravdess" else folder_per_class(directory))
 
 
 def mer2024(
     directory: str | Path,
     *,
-    language: Literal["chinese", "english"] = "chinese",
-    candidates: Literal["unlabeled", "test"] = "unlabeled",
+    language: Language = "chinese",
+    candidates: Candidates = "unlabeled",
 ) -> Iterator[Row]:
     """The challenge's release: `video-labeled`, `video-unlabeled-*`, `label-disdim.csv`, and what there is of transcripts.
 
@@ -47,16 +57,10 @@ def mer2024(
     """
     directory = Path(directory)
     labels = {row["name"]: row["discrete"] for row in _table(directory / "label-disdim.csv")}
-    words: dict[str, str] = {}
-    for name in _TRANSCRIPTS:
-        if (directory / name).is_file():
-            words |= {row["name"]: row.get(language) or "" for row in _table(directory / name)}
+    words = _transcripts(directory, language)
     asked = {row["name"] for file in directory.rglob("candidate*.csv") for row in _table(file)}
     labelled = {path.stem: path for path in _videos(directory / "video-labeled")}
-    missing = sorted(labels.keys() - labelled.keys())
-    if missing:
-        problems = [f"{name!r} has a label but no video in video-labeled" for name in missing]
-        raise ManifestError(str(directory / "label-disdim.csv"), problems)
+    _check_videos(directory / "video-labeled", labels, labelled)
     for name, label in labels.items():
         yield _row(name, labelled[name], directory, "labeled", label, transcript=words.get(name))
     for folder in sorted(directory.glob("video-unlabeled*")):
@@ -64,6 +68,19 @@ def mer2024(
             yield _row(
                 path.stem, path, directory, candidates if path.stem in asked else "unlabeled", transcript=words.get(path.stem)
             )
+
+
+def mertools(directory: Path, labels: Mapping[str, str], *, language: Language = "chinese") -> Iterator[Row]:
+    """What MERTools' preprocessing leaves: `video/<name>.*` and transcripts; clips without a label are the pool.
+
+    Raises ManifestError naming the labelled clips that have no video.
+    """
+    videos = {path.stem: path for path in _videos(directory / "video")}
+    _check_videos(directory / "video", labels, videos)
+    words = _transcripts(directory, language)
+    for name, path in videos.items():
+        split = "labeled" if name in labels else "unlabeled"
+        yield _row(name, path, directory, split, labels.get(name, ""), transcript=words.get(name))
 
 
 def folder_per_class(directory: str | Path) -> Iterator[Row]:
@@ -128,6 +145,17 @@ def _row(
     return dict(zip((*REQUIRED, *OPTIONAL), values, strict=True))
 
 
+def _check_videos(folder: Path, labels: Mapping[str, str], videos: Mapping[str, Path]) -> None:
+    if missing := sorted(labels.keys() - videos.keys()):
+        raise ManifestError(str(folder), [f"{name!r} has a label but no video here" for name in missing])
+
+
+def _transcripts(directory: Path, language: Language) -> dict[str, str]:
+    """What each clip's speaker says, of the tables there are; the later, cleaner ones win."""
+    tables = [directory / name for name in _TRANSCRIPTS if (directory / name).is_file()]
+    return {row["name"]: row.get(language) or "" for table in tables for row in _table(table)}
+
+
 def _videos(directory: Path) -> Iterator[Path]:
     """Video files below a folder, in the order of their names."""
     for folder, folders, files in os.walk(directory):
@@ -144,22 +172,3 @@ def _table(path: Path) -> Iterator[dict[str, str]]:
             yield from rows
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(str(path), [f"it cannot be read: {error}"]) from error
-
-
-def main() -> None:
-    """The command of the header."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", choices=("mer2024", "ravdess", "folders"))
-    parser.add_argument("directory", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    asked = parser.parse_args()
-    if not asked.directory.is_dir():
-        parser.error(f"{asked.directory} is not a directory")
-    importers: dict[str, Callable[[Path], Iterator[Row]]] = {"mer2024": mer2024, "ravdess": ravdess, "folders": folder_per_class}
-    path = write_manifest(asked.out, importers[asked.corpus](asked.directory))
-    elsewhere = "" if path.parent.resolve() == asked.directory.resolve() else f" data.root={asked.directory}"
-    print(f"written: {path}; use it with data.manifest={path}{elsewhere}")
-
-
-if __name__ == "__main__":
-    main()

@@ -46,13 +46,13 @@ def show_scores(title: str, by_model: Mapping[str, Mapping[str, Mapping[str, flo
     show_rows(title, ("model", "modalities", "WAF", "UAR", "accuracy"), rows)
 
 
-def show_rejected(rejected: Sequence[Rejected]) -> None:
+def show_rejected(rejected: Sequence[Rejected], title: str = "clips that cannot be used") -> None:
     """Unusable clips by code, with one example each; nothing when there are none."""
     first = {row.code: row for row in reversed(rejected)}
     counts = Counter(row.code for row in rejected).most_common()
     rows = [(code, str(count), first[code].clip_id, first[code].detail) for code, count in counts]
     if rows:
-        show_rows("clips that cannot be used", ("code", "clips", "for example", "why"), rows)
+        show_rows(title, ("code", "clips", "for example", "why"), rows)
 
 
 def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -36,6 +36,13 @@ class Bar:
             self.told = monotonic()
             print(self.line(), flush=True)
 
+    def reach(self, left: int) -> None:
+        """One more is done, `left` are still to do: for work whose size is known once it has begun."""
+        self.total = self.done + 1 + left
+        if self.live is not None:
+            self.live.update(self.live.task_ids[0], total=self.total)
+        self.advance(1)
+
     def line(self) -> str:
         """Where it stands: done, rate, how long it still takes at that rate, and what `note` has to say."""
         seconds = max(1e-9, monotonic() - self.started)

@@ -1,5 +1,8 @@
 """MERTools' files, both ways: feature folders `<model>-UTT/<name>.npy` and `label-6way.npz`.
 
+    write_corpus       features and labels of ours ─► folders that MERTools' training scripts read
+    UtteranceFolder    a folder of theirs ─► a stream of ours, as if an encoder had made it
+
 The label file is a pickle inside a zip, and such files travel between strangers. It is read without running any of it: the few
 names a pickled dict of strings and numbers needs are answered by inert stand-ins, every other name is refused.
 """
@@ -10,16 +13,72 @@ import io
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import InputError
-from orchestrator.vocabulary import Bools, Floats
+from orchestrator.seams import Json
+from orchestrator.stores.fingerprint import file_digest, fingerprint
+from orchestrator.vocabulary import Bools, Clip, DecodedClip, Emotions, Encoded, Features, Floats, Split, modality_of
 
 _LARGEST = 256 << 20  # bytes of an unpacked member: a hundred thousand labels take five million
 Corpora = Mapping[str, Mapping[str, str]]  # corpus ("train_corpus") -> clip name -> emotion
+
+
+@dataclass(frozen=True, slots=True)
+class UtteranceFolder:
+    """Recipe of a stream that MERTools has extracted already: `<folder>/<clip_id>.npy`; a clip without a file is absent."""
+
+    stream: str
+    folder: str
+
+    def __post_init__(self) -> None:
+        modality_of(self.stream)
+        object.__setattr__(self, "folder", str(Path(self.folder).expanduser().resolve()))  # workers stand elsewhere
+
+    @property
+    def reads(self) -> str:
+        return "name"
+
+    def identity(self) -> Mapping[str, Json]:
+        """Raises InputError when there is no such folder, or nothing in it."""
+        files = sorted(Path(self.folder).glob("*.npy")) if Path(self.folder).is_dir() else []
+        if not files:
+            raise InputError(f"stream {self.stream}: {self.folder} is not a folder of <clip_id>.npy files; name one of MERTools'")
+        return {"encoder": "mertools", "version": 1, "files": fingerprint([[file.name, file_digest(file)] for file in files])}
+
+    def load(self) -> UtteranceFolder:
+        return self
+
+    def encode(self, clips: Sequence[DecodedClip]) -> Encoded:
+        """One row a clip, `(B, D)`. Raises InputError naming the files that are no features."""
+        folder = Path(self.folder)
+        width = len(_row(next(folder.glob("*.npy"))))
+        there = [i for i, clip in enumerate(clips) if _file(folder, clip.clip_id).is_file()]
+        values, present = np.zeros((len(clips), width), np.float32), np.zeros(len(clips), bool)
+        if there:
+            values[there], present[there] = read_utterance_features(folder, [clips[i].clip_id for i in there])
+        return Encoded(self.stream, tuple(clip.clip_id for clip in clips), values, present)
+
+
+def write_corpus(folder: Path, clips: Sequence[Clip], features: Features, emotions: Emotions) -> list[Path]:
+    """`<folder>/<stream>-UTT/` of every stream and `<folder>/label-6way.npz`; returns them.
+
+    MERTools asks for a label of every clip: those that nobody labelled are `neutral` (or the first class) in `test1_corpus`.
+    """
+    names = [clip.clip_id for clip in clips]
+    written = [folder / f"{stream}-UTT" for stream in features.streams]
+    for path, values, present in zip(written, features.values.values(), features.present.T, strict=True):
+        write_utterance_features(path, names, values, present)
+    anything = "neutral" if "neutral" in emotions.names else emotions.names[0]
+    labelled = [clip for clip in clips if clip.split is Split.LABELLED]
+    learnt = {clip.clip_id: emotions.names[clip.label] for clip in labelled if clip.label is not None}
+    others = {name: anything for name in names if name not in learnt}
+    write_labels(folder / "label-6way.npz", {"train_corpus": learnt, "test1_corpus": others})
+    return [*written, folder / "label-6way.npz"]
 
 
 def write_utterance_features(folder: Path, names: Sequence[str], values: Floats, present: Bools) -> None:

@@ -19,6 +19,7 @@ from orchestrator.errors import TooManyRejected
 from orchestrator.media.decoding import decode
 from orchestrator.settings import Experiment
 from tests.cluster.conftest import MakeExperiment
+from tests.endpoint import Endpoint
 
 pytestmark = pytest.mark.cluster
 ENCODER, DECODER = "ray::MapWorker(MapBatches(EncodeClips))", "-m orchestrator.media.child"
@@ -104,6 +105,22 @@ def test_a_clip_that_cannot_be_decoded_is_a_row_with_a_reason_and_so_is_its_twin
     assert {(row.clip_id, row.code) for row in after.rejected} == {(clip_id, "BAD_MAGIC") for clip_id in pool[:2]}
     rows = [row for row, clip in enumerate(before.clips) if clip.clip_id not in pool[:2]]
     np.testing.assert_array_equal(after.features.values["audio"], before.features.values["audio"][rows])
+
+
+def test_hints_are_asked_once_and_read_by_the_text_encoder(
+    cluster: None, make_experiment: MakeExperiment, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    words_alone = ["video=none", "audio=none", "data.within_speakers=false"]
+    asking = [*words_alone, "hints=local", "hints.model=m", f"hints.base_url={endpoint.url}"]
+    plain = gather(make_experiment(*words_alone, store=tmp_path))
+    told = gather(make_experiment(*asking, store=tmp_path))
+    assert {clip.hint for clip in told.clips if clip.transcript} == {"happy: She says she won."}
+    lines = len(endpoint.bodies)
+    assert lines == len({clip.transcript for clip in told.clips if clip.transcript})
+    assert (told.features.values["text"] != plain.features.values["text"]).any(axis=1).sum() == told.features.present.sum()
+    ignored = gather(make_experiment(*asking, "text.source=transcript", store=tmp_path))
+    np.testing.assert_array_equal(ignored.features.values["text"], plain.features.values["text"])
+    assert len(endpoint.bodies) == lines
 
 
 @contextmanager

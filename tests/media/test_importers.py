@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ManifestError
-from orchestrator.media.importers import folder_per_class, mer2024, ravdess, write_manifest
+from orchestrator.media.importers import folder_per_class, mer2024, mertools, ravdess, write_manifest
 from orchestrator.media.manifest import read_manifest
 from orchestrator.media.toy import EMOTIONS
 from orchestrator.vocabulary import Emotions, Split
@@ -81,6 +81,18 @@ def test_ravdess_is_split_by_actor_and_reads_its_file_names(tmp_path: Path) -> N
         ("test", EMOTIONS.index("happy"), "24"),
     ]
     assert clips[0].transcript == "Dogs are sitting by the door."
+
+
+def test_what_mertools_preprocessed_becomes_a_manifest(tmp_path: Path) -> None:
+    touch(tmp_path, "video/sample_1.mp4", "video/sample_2.avi")
+    (tmp_path / "transcription-merge.csv").write_text("name,chinese\nsample_2,好。\n", "utf-8-sig")
+    clips = read_manifest(write_manifest(tmp_path / "m.csv", mertools(tmp_path, {"sample_1": "sad"})), emotions=SIX)
+    assert [(clip.clip_id, clip.split.value, clip.label, clip.transcript) for clip in clips] == [
+        ("sample_1", "labeled", EMOTIONS.index("sad"), ""),
+        ("sample_2", "unlabeled", None, "好。"),
+    ]
+    with pytest.raises(ManifestError, match="'sample_9' has a label but no video"):
+        list(mertools(tmp_path, {"sample_9": "sad"}))
 
 
 def test_an_empty_folder_is_an_error_and_leaves_no_file(tmp_path: Path) -> None:

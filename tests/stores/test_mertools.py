@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 
 from orchestrator.errors import InputError
-from orchestrator.stores.mertools import read_labels, read_utterance_features, write_labels, write_utterance_features
+from orchestrator.stores.mertools import (
+    UtteranceFolder,
+    read_labels,
+    read_utterance_features,
+    write_corpus,
+    write_labels,
+    write_utterance_features,
+)
+from orchestrator.vocabulary import Clip, DecodedClip, Emotions, Features, Split
 
 LABELS = {"train_corpus": {"sample_1": "happy", "sample é 2": "sad"}, "test1_corpus": {"sample_3": "neutral"}}
 
@@ -34,6 +42,29 @@ def test_frame_level_features_are_averaged_and_empty_ones_absent(tmp_path: Path)
     values, present = read_utterance_features(tmp_path, ["a", "b"])
     assert values.tolist() == [[2, 4], [0, 0]]
     assert present.tolist() == [True, False]
+
+
+def test_a_corpus_goes_to_mertools_and_comes_back_as_a_stream(tmp_path: Path) -> None:
+    clips = [Clip("a", "", Split.LABELLED, 1), Clip("b", "", Split.UNLABELLED), Clip("c", "", Split.TEST, 0)]
+    values = np.arange(1, 7, dtype=np.float32).reshape(3, 2)
+    features = Features(np.array(["a", "b", "c"]), {"audio": values}, np.array([[True], [False], [True]]))
+    written = write_corpus(tmp_path, clips, features, Emotions(("neutral", "happy")))
+    assert read_labels(written[-1]) == {"train_corpus": {"a": "happy"}, "test1_corpus": {"b": "neutral", "c": "neutral"}}
+    nothing, silence = np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0, np.float32)
+    asked = [DecodedClip(name, nothing, silence, silence, 16_000, None) for name in ("c", "b", "never seen", "a")]
+    encoded = UtteranceFolder("audio", str(tmp_path / "audio-UTT")).load().encode(asked)
+    assert encoded.present.tolist() == [True, False, False, True]
+    np.testing.assert_array_equal(encoded.values[[0, 3]], values[[2, 0]])
+
+
+def test_a_folder_of_features_is_known_by_what_is_in_it(tmp_path: Path) -> None:
+    recipe = UtteranceFolder("audio", str(tmp_path / "f-UTT"))
+    with pytest.raises(InputError, match="is not a folder of <clip_id>"):
+        recipe.identity()
+    write_utterance_features(tmp_path / "f-UTT", ["a"], np.ones((1, 2)), np.array([True]))
+    before = recipe.identity()
+    write_utterance_features(tmp_path / "f-UTT", ["a"], np.full((1, 2), 2.0), np.array([True]))
+    assert recipe.identity() != before
 
 
 @pytest.mark.parametrize("name", ["../escape", "a/b", "", ".."])
