@@ -33,6 +33,7 @@ class DataSettings:
       pseudo-labels. Never needed.
     - `max_rejected`: share of clips that may be unusable before the run stops.
     - `folds`: cross-validation folds on the labelled clips, frozen before round 0.
+    - `in_fold`: let an encoder describe clips whose labels it was tuned on; only to see how far such a run deceives itself.
     - `within_speakers`: standardise features within each speaker, when the manifest names the speaker of every clip.
     """
 
@@ -42,6 +43,7 @@ class DataSettings:
     toy_clips: int = 0
     max_rejected: float = 0.05
     folds: int = 5
+    in_fold: bool = False
     within_speakers: bool = True
 
     def __post_init__(self) -> None:

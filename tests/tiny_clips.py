@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
 import numpy as np
 import open_clip
 import torch
 from numpy.typing import NDArray
+from open_clip.model import set_model_preprocess_cfg
+from open_clip.transform import PreprocessCfg
 from torch import Tensor, nn
 
 NAMES = ("neutral", "angry", "worried")
 LAYERS, WIDTH, SIZE_PX = 3, 32, 32
 _VISION = {"image_size": SIZE_PX, "patch_size": 8, "width": WIDTH, "layers": LAYERS, "head_width": 8}
 _TEXT = {"context_length": 24, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2}
+CONFIG = {"embed_dim": 24, "vision_cfg": _VISION, "text_cfg": _TEXT}
 
 
 def tiny_clip(*, quick_gelu: bool = False, custom_text: bool = False) -> nn.Module:
@@ -22,7 +26,8 @@ def tiny_clip(*, quick_gelu: bool = False, custom_text: bool = False) -> nn.Modu
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         kind = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
-        model: nn.Module = kind(embed_dim=24, vision_cfg=_VISION, text_cfg=_TEXT, quick_gelu=quick_gelu)
+        model: nn.Module = kind(**CONFIG, quick_gelu=quick_gelu)
+    set_model_preprocess_cfg(model, asdict(PreprocessCfg(size=SIZE_PX)))
     return model.eval()
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from orchestrator.cluster.extract import extract, feature_key, read_features, stream_fingerprint
 from orchestrator.cluster.tune import tuned_clip
+from orchestrator.encoders.emovclip import refuse_in_fold
 from orchestrator.errors import InputError, ManifestError, TooManyRejected
 from orchestrator.media.digests import content_problems, with_digests
 from orchestrator.media.manifest import read_manifest
@@ -117,6 +118,8 @@ def gather(experiment: Experiment, *, retry: bool = False) -> Corpus:
     clips = hinted(experiment, read_clips(experiment))
     folds = frozen_folds(clips, experiment)
     recipes = tuned_recipes(experiment, clips, folds)
+    if not experiment.data.in_fold:
+        refuse_in_fold(recipes)
     store = FeatureStore(experiment.store / "features")
     rejected = extract(clips, recipes, experiment.decode, files_root(experiment), store, experiment.cluster, retry=retry)
     check_rejected(clips, rejected, experiment.data.max_rejected, experiment.emotions)

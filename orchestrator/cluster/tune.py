@@ -26,7 +26,8 @@ from orchestrator.cluster.fit import train_on_workers
 from orchestrator.encoders.clip import OpenClip, clip_tokenizer, load_clip
 from orchestrator.encoders.emovclip import TunedClip, frozen_identity
 from orchestrator.errors import ConfigError
-from orchestrator.models.fold_models import RECIPE
+from orchestrator.metrics import scores
+from orchestrator.models.fold_models import RECIPE, read_fold_models, read_judged
 from orchestrator.models.prompts import Tokenize
 from orchestrator.reports.progress import progress
 from orchestrator.settings import Experiment
@@ -67,7 +68,20 @@ def tuned_clip(experiment: Experiment, clips: Sequence[Clip], folds: Mapping[str
         config = {"task": task, "load": LoadClip(base), "directory": directory}
         train_on_workers(_tune, config, experiment.cluster, name=f"prompts-{key}", storage=experiment.store / "train")
         seal(task, directory)
-    return TunedClip(checkpoint=str(directory), base=base, stream=base.stream)
+    return TunedClip(checkpoint=str(directory), base=base, stream=base.stream, values=experiment.prompts.values)
+
+
+def held_out_scores(encoder: TunedClip) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Columns and rows: what tuning is worth on clips the models never saw, beside the frozen CLIP's zero-shot labels."""
+    found = read_fold_models(Path(encoder.checkpoint))
+    judged = read_judged(found.directory, found.count)
+    labels = judged["labels"].numpy()
+    rows = []
+    for name, logits in {"zero-shot": judged["zero_shot"], "tuned": judged["tuned"]}.items():
+        told = scores(labels, logits.argmax(dim=1).numpy())
+        loss = torch.nn.functional.cross_entropy(logits, judged["labels"])
+        rows.append((name, str(len(labels)), *(f"{told[key]:.3f}" for key in ("waf", "uar", "accuracy")), f"{loss:.3f}"))
+    return ("model", "clips", "WAF", "UAR", "accuracy", "cross-entropy"), rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +127,8 @@ def _tune(config: Mapping[str, Any]) -> None:
     workers = Workers.here()
 
     def tell(fold: int, report: EpochReport) -> None:
-        if workers.rank == 0 and (report.epoch + 1) % max(1, task.recipe.epochs // 4) == 0:
-            judged = "" if report.judged_loss is None else f", held-out loss {report.judged_loss:.3f}"
+        if workers.rank == 0 and report.judged_loss is not None:
             at = f"fold {fold + 1} of {task.count}, epoch {report.epoch + 1} of {task.recipe.epochs}"
-            print(f"prompts: {at}, loss {report.loss:.3f}{judged}", flush=True)
+            print(f"prompts: {at}, loss {report.loss:.3f}, held-out {report.judged_loss:.3f}", flush=True)
 
     tune_folds(task, config["load"], config["directory"], workers=workers, on_epoch=tell)

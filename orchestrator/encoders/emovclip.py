@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from orchestrator.encoders.clip import OpenClip, clip_tokenizer, frame_settings, load_clip, preprocess_frames
 from orchestrator.encoders.rows import encoded
 from orchestrator.errors import ConfigError, DamagedArtifact
-from orchestrator.seams import Json
+from orchestrator.seams import EncoderRecipe, Json
 from orchestrator.vocabulary import DecodedClip, Encoded, modality_of
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class TunedClip:
     - `checkpoint`: directory of a finished tuning run. `base`: the frozen CLIP it was tuned on.
     - `values`: what becomes the feature: the `embedding` behind the projection `(E,)`, `hidden` before it `(C,)`, or
       `embedding+logits` `(E + K,)`.
-    - `in_fold`: encode clips with all fold models even if some learnt their labels. Only to show how large the leak is.
+    - `in_fold`: encode clips with all fold models even if some learnt their labels. Only to show how large the leak is:
+      `refuse_in_fold` keeps it from fusion.
     """
 
     checkpoint: str
@@ -76,6 +77,16 @@ class TunedClip:
     def load(self) -> TunedEncoder:
         """Raises ModelUnavailable, DamagedArtifact."""
         return TunedEncoder(self)
+
+
+def refuse_in_fold(recipes: Sequence[EncoderRecipe]) -> None:
+    """Raises ConfigError when a stream would be made by models that learnt the labels of the clips they encode."""
+    if leaky := [recipe.stream for recipe in recipes if isinstance(recipe, TunedClip) and recipe.in_fold]:
+        raise ConfigError(
+            f"{', '.join(leaky)}: in_fold=true gives a labelled clip a feature by models that learnt its label, so the label is "
+            "in the feature; fusion would trust it, look good out of fold and fail on new clips. Leave in_fold out, or say "
+            "data.in_fold=true to see it happen"
+        )
 
 
 def frozen_identity(base: OpenClip) -> Mapping[str, Json]:
@@ -137,7 +148,9 @@ class TunedEncoder:
         return [Look(*(np.mean(part, axis=0) for part in zip(*looks, strict=True))) for looks in heard]
 
     def speakers(self, digest: str) -> list[int]:
-        """Which fold models may speak of a clip: the one that never learnt from it, or all."""
+        """Which fold models may speak of a clip: the one that never learnt from it, or all. Raises ValueError for no digest."""
+        if not digest and not self._recipe.in_fold:
+            raise ValueError("a clip without a digest cannot be told from those the prompts were tuned on: use media.digests")
         held_out = None if self._recipe.in_fold else self._folds.get(digest)
         return list(range(len(self._models))) if held_out is None else [held_out]
 

@@ -54,6 +54,7 @@ class EmoVclip(nn.Module):
         self.scheme = scheme
         self.clip = clip.requires_grad_(False).eval()
         self.tower = vision_tower(clip)
+        self.first_layer = scheme.first(len(self.tower.transformer.resblocks))
         self.checkpointing = False  # a second forward pass for less memory
         text = TextTower(clip)
         self.register_buffer("anchors", zero_shot(text, tokenize, class_sentences(scheme, names)), persistent=False)
@@ -86,11 +87,11 @@ class EmoVclip(nn.Module):
         tower = self.tower
         x: Tensor = tower.conv1(frames.flatten(0, 1)).flatten(2).transpose(1, 2)  # (BT, N, C)
         x = torch.cat([tower.class_embedding.expand(len(x), 1, -1), x], dim=1) + tower.positional_embedding
-        if self.scheme.first_layer:
+        if self.first_layer:
             x = tower.ln_pre(x)
-            for block in tower.transformer.resblocks[: self.scheme.first_layer]:
+            for block in tower.transformer.resblocks[: self.first_layer]:
                 x = block(x)
-        if self.scheme.first_layer == len(tower.transformer.resblocks):
+        if self.first_layer == len(tower.transformer.resblocks):
             x = x[:, :1]  # nothing above reads the patches
         return x.reshape(*frames.shape[:2], *x.shape[1:])
 
@@ -112,9 +113,9 @@ class EmoVclip(nn.Module):
     def zero_shot(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits `(B, K)` of the frozen CLIP against the fixed sentences: nothing that learns has a say."""
         tower, x = self.tower, tokens.flatten(0, 1)
-        if not self.scheme.first_layer:
+        if not self.first_layer:
             x = tower.ln_pre(x)
-        for block in tower.transformer.resblocks[self.scheme.first_layer :]:
+        for block in tower.transformer.resblocks[self.first_layer :]:
             x = block(x)
         embedding = tower.ln_post(x[:, 0]) @ tower.proj  # (BT, E)
         voted = F.normalize(_mean(embedding.view(*tokens.shape[:2], -1), mask), dim=-1)
@@ -126,10 +127,10 @@ class EmoVclip(nn.Module):
         lengths = torch.full(x.shape[:1], frames, device=x.device) if mask is None else mask.sum(dim=1)
         if self.visual.time is not None:
             x = x + resample(self.visual.time, lengths, frames)[:, :, None].to(x.dtype)
-        if not self.scheme.first_layer:
+        if not self.first_layer:
             x = self.tower.ln_pre(x)
         attention = (torch.ones(x.shape[:2], device=x.device) if mask is None else mask) / lengths[:, None]
-        blocks = self.tower.transformer.resblocks[self.scheme.first_layer :]
+        blocks = self.tower.transformer.resblocks[self.first_layer :]
         for layer, block in enumerate(blocks):
             last = layer == len(blocks) - 1
             if last and (summary := self.visual.attention(layer)) is not None:

@@ -1,6 +1,7 @@
 """The K fold models of a tuning run on disk: what learnt, and who learnt from which clip. CLIP itself is only named.
 
 <directory>/fold_0.safetensors ...   the tensors of `EmoVclip.tensors()`
+            judged_0.safetensors ... what that model says of the clips it never saw, and what the frozen CLIP says of them
             folds.json               {digest of a clip: the fold that holds it out}
             recipe.json              scheme, class names, identity of the frozen CLIP, how it was trained; written last
 """
@@ -55,6 +56,17 @@ class FoldModels:
 def fold_file(directory: Path, fold: int) -> Path:
     """Where the tensors of a fold's model lie."""
     return directory / f"fold_{fold}.safetensors"
+
+
+def judged_file(directory: Path, fold: int) -> Path:
+    """Where a fold's held-out clips stand: `labels` `(n,)`, `tuned` and `zero_shot` logits `(n, K)`."""
+    return directory / f"judged_{fold}.safetensors"
+
+
+def read_judged(directory: Path, folds: int) -> dict[str, Tensor]:
+    """All labelled clips, each judged by the model that never saw it: `labels` `(N,)`, `tuned`, `zero_shot` `(N, K)`."""
+    parts = [read_tensors(judged_file(directory, fold)) for fold in range(folds)]
+    return {name: torch.cat([part[name] for part in parts]) for name in ("labels", "tuned", "zero_shot")}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

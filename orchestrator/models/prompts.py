@@ -58,8 +58,8 @@ class PromptScheme:
     """Which tensors learn, and where they stand.
 
     - `frames`: T that time embeddings and local prompts are learnt for; clips of another length interpolate them.
-    - `first_layer`: k, the first block with prompts; what lies below is frozen and can be cached. 0 is the published scheme,
-      the number of blocks leaves the whole tower frozen: then only the class sentences learn.
+    - `first_layer`: k, the first block with prompts; what lies below is frozen and can be cached. 0 is the published scheme, -1
+      the last block alone, the number of blocks leaves the whole tower frozen: then only the class sentences learn.
     - `summary`: form of the attention over the T class tokens; `rank` is that of `low_rank`.
     - `context`: learnable words of the class sentence: so many random ones, or those of a phrase; 0 or "" keeps the sentences
       fixed. `class_position`: where the class name stands among them.
@@ -88,8 +88,8 @@ class PromptScheme:
         object.__setattr__(self, "words", {name: tuple(words) for name, words in self.words.items()})
         object.__setattr__(self, "templates", tuple(self.templates))
         object.__setattr__(self, "descriptions", tuple(tuple(sentences) for sentences in self.descriptions))
-        if self.frames < 1 or self.first_layer < 0 or self.global_prompts < 0 or self.rank < 1:
-            raise ValueError(f"prompts need frames and rank >= 1, first_layer and global_prompts >= 0, got {self}")
+        if self.frames < 1 or self.global_prompts < 0 or self.rank < 1:
+            raise ValueError(f"prompts need frames and rank >= 1, global_prompts >= 0, got {self}")
         if self.summary not in ("full", "shared", "low_rank", "none"):
             raise ValueError(f"summary must be full, shared, low_rank or none, got {self.summary!r}")
         if self.class_position not in ("end", "middle", "front"):
@@ -106,6 +106,12 @@ class PromptScheme:
     def called(self, name: str) -> tuple[str, ...]:
         """The words for a class."""
         return self.words.get(name, (name,))
+
+    def first(self, layers: int) -> int:
+        """k for a tower of so many blocks. Raises ValueError for a block it does not have."""
+        if not -layers <= self.first_layer <= layers:
+            raise ValueError(f"first_layer={self.first_layer}, but the tower has {layers} blocks: choose -{layers} to {layers}")
+        return self.first_layer + layers if self.first_layer < 0 else self.first_layer
 
     @property
     def projects(self) -> bool:
@@ -155,9 +161,7 @@ class VisualPrompts(nn.Module):
 
     def __init__(self, scheme: PromptScheme, *, layers: int, width: int, heads: int, patch_px: int) -> None:
         super().__init__()
-        if scheme.first_layer > layers:
-            raise ValueError(f"first_layer={scheme.first_layer}, but the tower has {layers} blocks: choose 0 to {layers}")
-        depth = layers - scheme.first_layer
+        depth = layers - scheme.first(layers)
         bound = math.sqrt(6 / (3 * patch_px**2 + width))  # Xavier over a patch, as VPT has it
         self.time = nn.Parameter(torch.zeros(scheme.frames, width)) if scheme.time and depth else None
         self.globals = _uniform(bound, depth, scheme.global_prompts, width) if scheme.global_prompts and depth else None

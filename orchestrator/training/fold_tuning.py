@@ -14,13 +14,15 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
+from orchestrator.errors import ConfigError
 from orchestrator.models.emovclip import EmoVclip
-from orchestrator.models.fold_models import finish, fold_file, write_tensors
+from orchestrator.models.fold_models import finish, fold_file, judged_file, write_tensors
 from orchestrator.models.prompts import Tokenize
 from orchestrator.seams import Json
-from orchestrator.training.prompts import Ints, PromptRecipe, tune
+from orchestrator.training.prompts import Ints, PromptRecipe, predict, tune
 from orchestrator.training.trunk import CachedTokens, Frames, LiveTokens, Tokens, cache_trunk
 from orchestrator.training.tuning_run import EpochReport
 from orchestrator.training.workers import ALONE, Workers
@@ -63,6 +65,8 @@ def tune_folds(
     `load` gives the frozen CLIP, on the device it shall run on, and its tokenizer. `workers` share every fold; to deal folds to
     workers instead, give each its `only` and leave `workers` alone. Call `seal` when all folds are there.
     """
+    if task.recipe.patience and task.count < 3:
+        raise ConfigError(f"prompts.patience stops by a second fold; with data.folds={task.count} nothing is left to learn from")
     clip, tokenize = load()
     directory.mkdir(parents=True, exist_ok=True)
     for fold in range(task.count) if only is None else only:
@@ -72,19 +76,23 @@ def tune_folds(
         model.checkpointing = task.recipe.checkpointing
         held_out, train = np.flatnonzero(task.folds == fold), np.flatnonzero(task.folds != fold)
         progress = directory / f"fold_{fold}.progress"
+        tokens = _tokens(task, model, directory, workers)
         tune(
             task.recipe,
             model,
-            _tokens(task, model, directory, workers),
+            tokens,
             task.labels,
             train,
             seed=task.seed,
+            stop_by=np.flatnonzero(task.folds == (fold + 1) % task.count) if task.recipe.patience else None,
             judge=held_out,
             workers=workers,
             on_epoch=None if on_epoch is None else partial(on_epoch, fold),
             progress=progress,
         )
         if workers.rank == 0:
+            said = {"tuned": predict(model, tokens, held_out), "zero_shot": predict(model, tokens, held_out, model.zero_shot)}
+            write_tensors(judged_file(directory, fold), {"labels": torch.from_numpy(task.labels[held_out]), **said})
             write_tensors(fold_file(directory, fold), model.tensors())
             progress.unlink(missing_ok=True)
         workers.wait()

@@ -32,6 +32,7 @@ from orchestrator.training.workers import ALONE, Workers
 
 Ints = NDArray[np.int64]
 AT_ONCE = 8  # clips that are judged together
+JUDGED = 4  # times a run: judging costs a forward pass and changes nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,9 @@ class PromptRecipe:
       linear maps alone, not on prompts, norms, biases or the scale.
     - `class_weights`: "balanced" weighs clips against the frequency of their class.
     - `anchor`: weight of KL(frozen CLIP || tuned) on the plain look at each clip.
-    - `patience`: epochs without a lower loss on `inner_share` of the training clips before a fold stops, and its best epoch is
-      taken; 0 trains for all `epochs` on all training clips. The held-out fold is never asked.
+    - `patience`: epochs without a lower loss on clips set aside (the next fold, so other speakers) before a fold stops, and its
+      best epoch is taken; 0 trains for all `epochs` on all training clips. The held-out fold is never asked.
+    - `values`: what of a clip becomes its video feature, see `encoders.emovclip.TunedClip`; changes no weight.
     - `looks`: for first_layer > 0, how many augmented looks at a clip are cached; 0 computes the trunk anew in every epoch.
     """
 
@@ -62,7 +64,7 @@ class PromptRecipe:
     anchor: float = 0.0
     max_norm: float = 1.0
     patience: int = 0
-    inner_share: float = 0.15
+    values: Literal["embedding", "hidden", "embedding+logits"] = "embedding"
     looks: int = 0
     checkpointing: bool = False
 
@@ -73,14 +75,14 @@ class PromptRecipe:
             raise ValueError(
                 f"learning_rate, max_norm must be positive, weight_decay, anchor, looks, patience not negative: {self}"
             )
-        if not (0 <= self.warmup < 1 and 0 <= self.label_smoothing < 1 and 0 < self.inner_share < 1):
-            raise ValueError(f"warmup, label_smoothing and inner_share are shares in [0, 1), got {self}")
+        if not (0 <= self.warmup < 1 and 0 <= self.label_smoothing < 1):
+            raise ValueError(f"warmup and label_smoothing are shares in [0, 1), got {self}")
         if self.class_weights not in ("none", "balanced"):
             raise ValueError(f"class_weights must be none or balanced, got {self.class_weights!r}")
 
     def identity(self) -> Mapping[str, Json]:
         """Everything that decides the weights."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name not in ("values", "checkpointing")}
 
 
 def tune(
@@ -91,6 +93,7 @@ def tune(
     train: Ints,
     *,
     seed: int,
+    stop_by: Ints | None = None,
     judge: Ints | None = None,
     workers: Workers = ALONE,
     on_epoch: Callable[[EpochReport], None] | None = None,
@@ -99,10 +102,13 @@ def tune(
 ) -> None:
     """Tune `model` in place on the clips `train` (indices into `labels` and `tokens`).
 
-    `judge` are clips whose loss is reported each epoch and never acted on. `progress` names a file that is renewed every
+    `stop_by` are clips set aside to stop by, for a recipe with patience. `judge` are clips whose loss is reported `JUDGED` times
+    and never acted on. `progress` names a file that is renewed every
     `save_every` steps and at each epoch's end; when it is there, the run goes on from it. Raises Diverged.
     """
-    learnt_from, inner = _split(train, labels, recipe, seed) if recipe.patience else (np.sort(train), None)
+    if (stop_by is None) is (recipe.patience > 0):
+        raise ValueError(f"stop_by goes with patience: got patience={recipe.patience} and stop_by={stop_by}")
+    learnt_from = np.setdiff1d(train, [] if stop_by is None else stop_by)
     weights = _clip_weights(labels, learnt_from, recipe)
     frozen = predict(model, tokens, np.arange(len(labels)), model.zero_shot) if recipe.anchor else None
     lesson = _Lesson(recipe, model, tokens, torch.from_numpy(labels), weights, frozen, workers)
@@ -117,9 +123,9 @@ def tune(
             if progress is not None and workers.rank == 0 and run.step % save_every == 0:
                 run.save(progress)
         if on_epoch is not None:
-            judged = None if judge is None else _loss_of(model, tokens, labels, judge, workers)
-            on_epoch(run.report(judged))
-        run.end_epoch(None if inner is None else _loss_of(model, tokens, labels, inner, workers))
+            due = (run.epoch + 1) % max(1, recipe.epochs // JUDGED) == 0
+            on_epoch(run.report(None if judge is None or not due else _loss_of(model, tokens, labels, judge, workers)))
+        run.end_epoch(None if stop_by is None else _loss_of(model, tokens, labels, stop_by, workers))
         if progress is not None and workers.rank == 0:
             run.save(progress)
     run.take_best()
@@ -197,16 +203,6 @@ def _clip_weights(labels: Ints, train: Ints, recipe: PromptRecipe) -> Tensor:
         return torch.ones(len(labels))
     counts = np.bincount(labels[train], minlength=int(labels.max()) + 1)
     return torch.from_numpy((len(train) / np.maximum(counts, 1) / (counts > 0).sum())[labels]).float()
-
-
-def _split(train: Ints, labels: Ints, recipe: PromptRecipe, seed: int) -> tuple[Ints, Ints]:
-    """Training clips to learn from and to stop by, stratified by class."""
-    rng = np.random.default_rng((seed, 1))
-    inner: list[int] = []
-    for label in np.unique(labels[train]):
-        mine = rng.permutation(train[labels[train] == label])
-        inner += mine[: max(1, round(recipe.inner_share * len(mine)))].tolist() if len(mine) > 1 else []
-    return np.setdiff1d(train, inner), np.sort(np.array(inner, dtype=np.int64))
 
 
 def _loss_of(model: EmoVclip, tokens: Tokens, labels: Ints, clips: Ints, workers: Workers) -> float:
