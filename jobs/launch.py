@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy and torch load: sums come out the same on every machine
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -16,8 +16,10 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.settings import Experiment, JobSettings
-from orchestrator.wiring import CONFIGS, build, compose_config, plain
+from orchestrator.wiring import CONFIGS, build, compose_config, plain, plain_config
+
+if TYPE_CHECKING:
+    from orchestrator.settings import Experiment, JobSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,20 @@ class Command:
         return cls(*build(config), plain(config), tuple(overrides))
 
 
-Job = Callable[[Command], None]
+Asked = TypeVar("Asked")
 
 
-def launch(job: Job, doc: str | None) -> None:
+def launch(job: Callable[[Command], None], doc: str | None) -> None:
     """Run a job with the command line's config. Exit codes: 0 done, 2 config, 3 input, 4 failure, 5 cluster, 130 interrupted."""
+    _launch(job, Command.read, doc)
+
+
+def launch_reader(job: Callable[[Mapping[str, Any]], None], doc: str | None) -> None:
+    """Run a job that only reads about runs: the plain settings are all it gets, and it starts at once."""
+    _launch(job, plain_config, doc)
+
+
+def _launch(job: Callable[[Asked], None], read: Callable[[Sequence[str]], Asked], doc: str | None) -> None:
     overrides = sys.argv[1:]
     if {"-h", "--help"} & set(overrides):
         print(f"{doc}\nConfig groups and keys: {CONFIGS}/config.yaml. Recipes: {', '.join(_recipes())}.")
@@ -48,7 +59,7 @@ def launch(job: Job, doc: str | None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr, flush=True)
     try:
-        job(Command.read(overrides))
+        job(read(overrides))
     except OrchestratorError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)

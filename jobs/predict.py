@@ -1,25 +1,34 @@
-"""The champion on a split, or on a folder of videos: label and per-class probabilities as CSV and Parquet.
+"""The champion on a split, or on videos it has never seen: label and per-class probabilities as CSV and Parquet.
 
-    python -m jobs.predict experiment=toy                       the test split
-    python -m jobs.predict experiment=toy job.folder=~/clips job.out=answers
+    python -m jobs.predict experiment=toy                                      the test split
+    python -m jobs.predict experiment=toy job.videos=my.mp4                    one video; my.txt beside it is what is said
+    python -m jobs.predict experiment=toy job.videos=~/clips job.out=answers   every video below a folder
+    python -m jobs.predict experiment=toy job.submission=candidates.csv        a challenge submission, name,discrete
 Takes the experiment whose run is to speak: a video passes through the very decoding and encoders the model was trained with.
 """
 
+from pathlib import Path
+
 from jobs.launch import Command, launch
-from orchestrator.cluster.champion import predict_folder, predict_split
+from orchestrator.cluster.champion import predict_candidates, predict_split, predict_videos
 from orchestrator.cluster.corpus import check_inputs
 from orchestrator.cluster.session import session
+from orchestrator.reports.console import show_answers
 from orchestrator.vocabulary import Split
 
 
 def main(command: Command) -> None:
     experiment, job = command.experiment, command.job
-    check_inputs(experiment)
+    if not job.videos:
+        check_inputs(experiment)
     with session(experiment.cluster):
-        if job.folder:
-            written = predict_folder(experiment, job.folder, job.out)
+        if job.videos:
+            written = predict_videos(experiment, command.settings, Path(job.videos).expanduser(), job.out)
+        elif job.submission:
+            written = predict_candidates(experiment, Path(job.submission).expanduser(), job.out)
         else:
             written = predict_split(experiment, Split(job.split), job.out)
+    show_answers(written[0])
     for path in written:
         print(path)
 

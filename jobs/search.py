@@ -2,14 +2,14 @@
 
     python -m jobs.search experiment=toy
     python -m jobs.search experiment=toy job.trials=20 'job.space={selection.threshold: [0.5, 0.99], rounds.rounds: [1, 2, 3]}'
-Every trial keeps its rounds; the same command runs none of them again.
+A pair of numbers is a range, anything else a list of choices. Every trial keeps its rounds; the same command runs none again.
 """
 
 from jobs.launch import Command, launch
 from orchestrator.cluster.corpus import check_inputs, gather
-from orchestrator.cluster.publish import publish_search
-from orchestrator.cluster.search import Trial, draw, search
+from orchestrator.cluster.search import draw, search
 from orchestrator.cluster.session import session
+from orchestrator.cluster.trials import Trial
 
 
 def main(command: Command) -> None:
@@ -20,8 +20,7 @@ def main(command: Command) -> None:
     trials = [Trial(setting, trial.experiment) for setting, trial in zip(settings, commands, strict=True)]
     check_inputs(experiment)
     with session(experiment.cluster):
-        ranked = search(trials, gather(experiment))
-    publish_search(experiment, ranked)
+        search(experiment, trials, gather(experiment))
 
 
 if __name__ == "__main__":

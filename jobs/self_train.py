@@ -7,10 +7,9 @@ Killed at any moment, the same command goes on from what was finished.
 
 from jobs.launch import Command, launch
 from orchestrator.cluster.corpus import check_inputs, gather
-from orchestrator.cluster.publish import publish
+from orchestrator.cluster.publish import in_public
 from orchestrator.cluster.run import Run, self_train
 from orchestrator.cluster.session import session
-from orchestrator.reports.console import show_round
 
 
 def main(command: Command) -> None:
@@ -18,12 +17,8 @@ def main(command: Command) -> None:
     check_inputs(experiment)
     with session(experiment.cluster):
         corpus = gather(experiment, retry=command.job.retry)
-        run = Run.of(experiment, corpus.identity)
-        records = []
-        for record in self_train(experiment, corpus, run):
-            records.append(record)
-            show_round(record, experiment.emotions)
-    publish(experiment, corpus, run, records, settings=command.settings)
+        run = Run.of(experiment, corpus)
+        in_public(experiment, corpus, run, self_train(experiment, corpus, run), command.settings)
 
 
 if __name__ == "__main__":

@@ -7,18 +7,18 @@ worker, with an identity; the weights are loaded where they are used.
     Decoder.decode(clip) -> DecodedClip                       raises Undecodable
     FusionHead(features, present) -> logits                   a torch module
     SelectionPolicy.select(predictions, ...) -> PseudoLabels  pure NumPy
-    Teacher.predict(clips) -> Predictions                     our ensemble, a multimodal LLM, a replayed file
+    Teacher.ask(clips) -> Predictions, Rejected ...           a multimodal LLM behind HTTP, a replayed file
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.vocabulary import Clip, DecodedClip, Encoded, Predictions, PseudoLabels
+from orchestrator.vocabulary import Clip, DecodedClip, Encoded, Predictions, PseudoLabels, Rejected
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,6 +81,13 @@ class SelectionPolicy(Protocol):
 
 
 class Teacher(Protocol):
-    """Anything that can say how likely each emotion is for a clip."""
+    """Anything outside that can name the emotion of a clip."""
 
-    def predict(self, clips: Sequence[Clip]) -> Predictions: ...
+    @property
+    def name(self) -> str: ...
+
+    def ask(
+        self, clips: Sequence[Clip], *, on_answer: Callable[[], None] = lambda: None
+    ) -> tuple[Predictions, tuple[Rejected, ...]]:
+        """Predictions of the clips it has a usable answer for, sorted; the others with the reason, never a guess."""
+        ...

@@ -15,7 +15,7 @@ from orchestrator.errors import ConfigError
 from orchestrator.media.decoding import DecodeSettings
 from orchestrator.rounds.mixing import Mixing
 from orchestrator.rounds.self_training import RoundPlan
-from orchestrator.seams import EncoderRecipe, SelectionPolicy
+from orchestrator.seams import EncoderRecipe, SelectionPolicy, Teacher
 from orchestrator.vocabulary import MODALITIES, Emotions, Split
 
 if TYPE_CHECKING:
@@ -101,12 +101,30 @@ class TrackingSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TeacherSettings:
+    """A teacher from outside, and what its word is good for.
+
+    - `votes`: it is one of the voices on every clip: `selection=agreement` counts it, `jobs.explain` shows it.
+    - `labels`: round 1 learns from its answers instead of round 0's; from round 2 on the students teach.
+    """
+
+    speaker: Teacher
+    votes: bool = True
+    labels: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.votes or self.labels):
+            raise ConfigError("teacher.votes and teacher.labels are both false: nobody would hear it; say teacher=none")
+
+
+@dataclass(frozen=True, slots=True)
 class JobSettings:
     """What single jobs read besides the experiment.
 
     - `retry`: decode again what was rejected before. `out`: where to write, beside the run by default; `extract` writes features
       there as MERTools keeps them, and only when asked.
-    - `split` or `folder`: what `predict` speaks about. `clip`: what `explain` explains.
+    - `split`, or `videos` (a folder or one file): what `predict` speaks about. `submission`: CSV of the names a challenge asks for.
+    - `clip`: what `explain` explains. `stop`: `status` asks the run to end after the round it is in.
     - `corpus`, `folder`, `language`, `candidates`: of `import_manifest`; the last two are the language of MER2024's transcripts,
       and the split of the clips that a submission must name.
     - `trials`, `space`: of `search`; config key to a pair of numbers (a range) or a list of choices.
@@ -116,7 +134,10 @@ class JobSettings:
     retry: bool = False
     out: str | None = None
     split: str = "test"
+    videos: str | None = None
     folder: str | None = None
+    submission: str | None = None
+    stop: bool = False
     clip: str | None = None
     corpus: Literal["mer2024", "mertools", "ravdess", "folders"] | None = None
     language: Literal["chinese", "english"] = "chinese"
@@ -152,6 +173,7 @@ class Experiment:
     tracking: TrackingSettings
     prompts: PromptRecipe | None = None
     hints: HintSettings | None = None
+    teacher: TeacherSettings | None = None
 
     def __post_init__(self) -> None:
         if not self.encoders:

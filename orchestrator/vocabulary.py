@@ -246,6 +246,7 @@ class PseudoLabels:
     - `confidence`: float32 `(K,)`, the teacher's calibrated probability of the label.
     - `thresholds`: float32 `(C,)`, what each class had to reach in this round.
     - `folds`: int16 `(K,)`, the fold whose student learns from the row (a clip has a row for each); None: every student does.
+    - `shift`: float32 `(C,)`, what the policy added to the teacher's bias before it chose; None when nothing.
     """
 
     clip_ids: Names
@@ -256,6 +257,7 @@ class PseudoLabels:
     teacher: str
     round_index: int
     folds: NDArray[np.int16] | None = None
+    shift: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.clip_ids)

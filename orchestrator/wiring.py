@@ -14,36 +14,41 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from orchestrator.errors import ConfigError
-from orchestrator.settings import Experiment, JobSettings
 from orchestrator.vocabulary import MODALITIES
+
+if TYPE_CHECKING:  # loading what a run is made of takes seconds, which reading about one does not need
+    from orchestrator.settings import Experiment, JobSettings
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
     """The config of a command line, checked. Raises ConfigError naming the key."""
-    try:
-        with initialize_config_dir(str(CONFIGS), version_base=None):
-            config = compose("config", overrides=[_reach(override) for override in overrides])
-        OmegaConf.resolve(config)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"{error}\nEvery key and choice is listed in {CONFIGS}.") from error
+    config = _composed(overrides)
     for where, node in _targets(config):
         _check(where, node)
     return config
 
 
+def plain_config(overrides: Sequence[str]) -> dict[str, Any]:
+    """The config of a command line as plain containers, at once: for reading about runs, not for building one."""
+    return plain(_composed(overrides))
+
+
 def build(config: DictConfig) -> tuple[Experiment, JobSettings]:
     """Every object of a run, and what its job alone reads. Raises ConfigError with what a class says of its settings."""
+    from orchestrator.settings import Experiment
+
     nodes = {str(key): node for key, node in config.items()}
     try:
         parts = {key: instantiate(node, _convert_="all") if OmegaConf.is_config(node) else node for key, node in nodes.items()}
@@ -51,7 +56,7 @@ def build(config: DictConfig) -> tuple[Experiment, JobSettings]:
         del parts["clip"]  # a short spelling of job.clip
         recipes = [parts.pop(modality, None) for modality in MODALITIES] + list(parts.pop("more_streams").values())
         parts["encoders"] = {recipe.stream: recipe for recipe in recipes if recipe}  # `none` is an empty node
-        for optional in ("prompts", "hints"):
+        for optional in ("prompts", "hints", "teacher"):
             parts[optional] = parts.get(optional) or None
         return Experiment(**parts | {"store": Path(parts["store"]).expanduser().resolve()}), job
     except HydraException as error:
@@ -64,6 +69,18 @@ def build(config: DictConfig) -> tuple[Experiment, JobSettings]:
 def plain(config: DictConfig) -> dict[str, Any]:
     """The config as plain containers: what a report and MLflow keep."""
     return typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+
+
+def _composed(overrides: Sequence[str]) -> DictConfig:
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base=None):
+            config = compose("config", overrides=[_reach(override) for override in overrides])
+        for whole in (OverridesParser.create().parse_override(override) for override in overrides if "={" in override):
+            OmegaConf.update(config, whole.key_or_group, whole.value(), merge=False, force_add=True)  # Hydra would merge it
+        OmegaConf.resolve(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"{error}\nEvery key and choice is listed in {CONFIGS}.") from error
+    return config
 
 
 def _reach(override: str) -> str:

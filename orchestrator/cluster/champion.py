@@ -1,16 +1,16 @@
-"""The champion of a finished run speaks about clips: a split of its corpus, or a folder of videos it has never seen.
+"""The champion of a finished run speaks about clips: a split of its corpus, or videos it has never seen.
 
     split   ─► stored features ───────────────────────┐
-    folder  ─► decode, encode as the run did, store ──┴─► ensemble, calibrated ─► label and probability of each class
+    videos  ─► decode, encode as the run did, store ──┴─► ensemble, calibrated ─► label and probability of each class
 
-A new video passes through the very recipes of the run, so its features are found again when it is asked about twice.
+A new video passes through the very recipes of the run, so its features are found again when it is asked about twice. It needs the
+store alone: the clips the champion learnt from may be gone.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,56 +19,80 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.cluster.corpus import Corpus, gather, groups_of, hinted
+from orchestrator.cluster.corpus import gather, groups_of, hinted
 from orchestrator.cluster.extract import extract, read_features
 from orchestrator.cluster.run import Run, load_student
 from orchestrator.cluster.steps import predict
+from orchestrator.encoders.clip import OpenClip
+from orchestrator.encoders.emovclip import TunedClip
 from orchestrator.errors import InputError
 from orchestrator.media.digests import with_digests
-from orchestrator.rounds.speakers import within_speakers
+from orchestrator.rounds.speakers import Usual, within_speakers
+from orchestrator.seams import EncoderRecipe
 from orchestrator.settings import Experiment
 from orchestrator.stores.artifacts import write_durably
+from orchestrator.stores.exchange import read_candidates, write_submission
 from orchestrator.stores.features import FeatureStore
+from orchestrator.stores.runs import SUMMARY, find_run, read_about
 from orchestrator.stores.tables import write_answers
 from orchestrator.vocabulary import Clip, Features, Predictions, Rejected, Split
 
 VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m4v"}
+USUAL = "usual.npz"
 
 
 def predict_split(experiment: Experiment, split: Split, out: str | None) -> list[Path]:
     """The champion on a split, out of fold on the labelled one; returns the files written. Raises InputError."""
     corpus = gather(experiment)
-    run = Run.of(experiment, corpus.identity)
-    summary = summary_of(run)
+    run = Run.of(experiment, corpus)
     index = corpus.indices(split)
     folds = corpus.folds if split is Split.LABELLED else np.full(len(index), -1)
-    told = answers(experiment, summary, corpus.of(split), folds)
+    told = answers(experiment, read_about(run.directory, SUMMARY), corpus.of(split), folds)
     path = Path(out) if out else run.directory / f"answers-{split.value}"
     return _write(told, [split.value] * len(index), (), experiment, path)
 
 
-def predict_folder(experiment: Experiment, folder: str, out: str | None) -> list[Path]:
-    """The champion on every video below a folder; a `.txt` beside a video is its transcript. Raises InputError."""
+def predict_candidates(experiment: Experiment, candidates: Path, out: str | None) -> list[Path]:
+    """The challenge submission: the champion's label of exactly the named clips, in their order. Raises InputError."""
+    names = read_candidates(candidates)
     corpus = gather(experiment)
-    run = Run.of(experiment, corpus.identity)
-    summary = summary_of(run)
-    clips = hinted(experiment, with_digests(clips_below(Path(folder)), cache=experiment.store / "digests"))
-    store = FeatureStore(experiment.store / "features")
-    rejected = extract(clips, corpus.recipes, experiment.decode, Path(folder).resolve(), store, experiment.cluster)
+    run = Run.of(experiment, corpus)
+    folds = np.full(len(corpus.clips), -1)
+    folds[corpus.indices(Split.LABELLED)] = corpus.folds
+    asked = np.flatnonzero(np.isin(corpus.features.clip_ids, names))
+    told = answers(experiment, read_about(run.directory, SUMMARY), corpus.features.rows(asked), folds[asked])
+    path = Path(out) if out else run.directory / "submission.csv"
+    write_submission(path, told, names, experiment.emotions)
+    return [path]
+
+
+def predict_videos(experiment: Experiment, settings: Mapping[str, Any], videos: Path, out: str | None) -> list[Path]:
+    """The champion on one video or every video below a folder; a `.txt` beside one is its transcript. Raises InputError."""
+    run = find_run(experiment.store, settings)
+    summary = read_about(run, SUMMARY)
+    root = videos if videos.is_dir() else videos.parent
+    clips = hinted(experiment, with_digests(clips_at(videos), cache=experiment.store / "digests"))
+    store, recipes = FeatureStore(experiment.store / "features"), recipes_of(experiment, summary)
+    rejected = extract(clips, recipes, experiment.decode, root.resolve(), store, experiment.cluster)
     lost = {row.clip_id for row in rejected}
     usable = [clip for clip in clips if clip.clip_id not in lost]
-    features = as_compared(read_features(usable, corpus.recipes, experiment.decode, store), usable, corpus)
+    if not usable:
+        raise InputError(f"none of {len(clips)} videos can be used; first {rejected[0].clip_id}: {rejected[0].detail}")
+    features = read_features(usable, recipes, experiment.decode, store)
+    if (run / USUAL).is_file():
+        features = within_speakers(features, groups_of(usable), read_usual(run / USUAL))
     told = answers(experiment, summary, features, np.full(len(usable), -1))
-    return _write(told, ["folder"] * len(usable), rejected, experiment, Path(out) if out else run.directory / "answers-folder")
+    return _write(told, ["video"] * len(usable), rejected, experiment, Path(out) if out else run / "answers-videos")
 
 
-def summary_of(run: Run) -> Mapping[str, Any]:
-    """What a finished run wrote about itself. Raises InputError when it has not finished."""
-    path = run.directory / "summary.json"
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: run jobs.self_train with the same settings first, the champion comes of it")
-    told: dict[str, Any] = json.loads(path.read_text())
-    return told
+def recipes_of(experiment: Experiment, summary: Mapping[str, Any]) -> tuple[EncoderRecipe, ...]:
+    """The encoders a run learnt from: the experiment's, with the prompts it tuned."""
+    encoders = dict(experiment.encoders)
+    base = encoders.get("video")
+    if summary["tuned"]:
+        assert isinstance(base, OpenClip), "prompts are tuned on an open_clip encoder"
+        encoders["video"] = TunedClip(checkpoint=summary["tuned"], base=base, stream=base.stream)
+    return tuple(encoders.values())
 
 
 def answers(experiment: Experiment, summary: Mapping[str, Any], features: Features, folds: NDArray[np.int64]) -> Predictions:
@@ -78,16 +102,20 @@ def answers(experiment: Experiment, summary: Mapping[str, Any], features: Featur
     return replace(told, scale=scale, bias=bias)
 
 
-def clips_below(folder: Path) -> tuple[Clip, ...]:
-    """Every video below a folder, named by its path there. Raises InputError when there is none."""
-    if not folder.is_dir():
-        raise InputError(f"job.folder={folder} is not a folder")
-    found = sorted(path for path in folder.resolve().rglob("*") if path.suffix.lower() in VIDEOS)
+def clips_at(videos: Path) -> tuple[Clip, ...]:
+    """One video, or every video below a folder, named by its path there. Raises InputError when there is none."""
+    if videos.is_file():
+        found, root = [videos.resolve()], videos.resolve().parent
+    elif videos.is_dir():
+        root = videos.resolve()
+        found = sorted(path for path in root.rglob("*") if path.suffix.lower() in VIDEOS and path.is_file())
+    else:
+        raise InputError(f"job.videos={videos} is neither a video nor a folder of videos")
     if not found:
-        raise InputError(f"job.folder={folder} holds no video; looked for {', '.join(sorted(VIDEOS))}")
+        raise InputError(f"job.videos={videos} holds no video; looked for {', '.join(sorted(VIDEOS))}")
     return tuple(
         Clip(
-            clip_id=path.relative_to(folder.resolve()).as_posix(),
+            clip_id=path.relative_to(root).as_posix(),
             path=str(path),
             split=Split.UNLABELLED,
             transcript=words.read_text(encoding="utf-8-sig").strip() if (words := path.with_suffix(".txt")).is_file() else None,
@@ -96,9 +124,22 @@ def clips_below(folder: Path) -> tuple[Clip, ...]:
     )
 
 
-def as_compared(features: Features, clips: Sequence[Clip], corpus: Corpus) -> Features:
-    """New clips on the scale the champion learnt on."""
-    return features if corpus.usual is None else within_speakers(features, groups_of(clips), corpus.usual)
+def write_usual(path: Path, usual: Usual) -> None:
+    """Keep what new clips are compared with."""
+    arrays = {f"{part} {stream}": values for part in ("mean", "variance") for stream, values in getattr(usual, part).items()}
+    kept = io.BytesIO()
+    np.savez(kept, allow_pickle=False, **arrays)
+    write_durably(path, kept.getvalue())
+
+
+def read_usual(path: Path) -> Usual:
+    """What `write_usual` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+        mean, variance = (
+            {name.removeprefix(f"{part} "): arrays[name] for name in arrays.files if name.startswith(f"{part} ")}
+            for part in ("mean", "variance")
+        )
+    return Usual(mean, variance)
 
 
 def _write(

@@ -76,9 +76,9 @@ def walk_rounds(
     )  # not on a node that may vanish
     named = actor.options(name=f"rounds/{ledger.run.name}", namespace="emotion", scheduling_strategy=beside_us)
     controller = named.remote(steps, plan, policy, ledger, pool_truth)
-    index = -1
-    while (record := ray.get(controller.next_round.remote(index))) is not None:
-        index = record.index
+    coming = controller.next_round.remote(-1)
+    while (record := ray.get(coming)) is not None:
+        coming = controller.next_round.remote(record.index)  # the next round is fitted while this one is told
         yield record
     ray.kill(controller)
 

@@ -31,7 +31,7 @@ from orchestrator.seams import EncoderRecipe
 from orchestrator.settings import Experiment
 from orchestrator.stores.features import FeatureStore
 from orchestrator.stores.fingerprint import fingerprint
-from orchestrator.vocabulary import Clip, Emotions, Features, Rejected, Split
+from orchestrator.vocabulary import Clip, Emotions, Features, Predictions, Rejected, Split
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ class Corpus:
     - `folds` `(N_labelled,)`: frozen, in the order of `indices(Split.LABELLED)`.
     - `recipes`: encoders of the features, tuned ones included.
     - `usual`: what features that are standardised within speakers are compared with; None when they are as encoded.
+    - `external`: what the external teacher says of labelled and unlabelled clips; `unanswered`: those it said nothing usable of.
     - `fingerprints`: of the stored streams. `identity`: of features, clips, labels and folds together.
     """
 
@@ -52,6 +53,8 @@ class Corpus:
     rejected: tuple[Rejected, ...]
     fingerprints: dict[str, str]
     identity: str
+    external: Predictions | None = None
+    unanswered: tuple[Rejected, ...] = ()
 
     def indices(self, split: Split) -> NDArray[np.int64]:
         """Positions of a split's clips."""
@@ -127,6 +130,7 @@ def gather(experiment: Experiment, *, retry: bool = False) -> Corpus:
     usable = tuple(clip for clip in clips if clip.clip_id not in lost)
     kept = np.array([folds[clip.clip_id] for clip in usable if clip.split is Split.LABELLED], dtype=np.int64)
     features = read_features(usable, recipes, experiment.decode, store)
+    external, unanswered = asked(experiment, usable)
     usual = Usual.of(features) if experiment.data.within_speakers and speakers_known(usable) else None
     return Corpus(
         clips=usable,
@@ -137,7 +141,19 @@ def gather(experiment: Experiment, *, retry: bool = False) -> Corpus:
         rejected=tuple(rejected),
         fingerprints={recipe.stream: stream_fingerprint(recipe, experiment.decode) for recipe in recipes},
         identity=_identity(usable, kept, recipes, experiment, within=usual is not None),
+        external=external,
+        unanswered=unanswered,
     )
+
+
+def asked(experiment: Experiment, clips: Sequence[Clip]) -> tuple[Predictions | None, tuple[Rejected, ...]]:
+    """What the external teacher says of every clip but the test split's; nothing when there is none. Raises ModelUnavailable."""
+    if experiment.teacher is None:
+        return None, ()
+    heard = [clip for clip in clips if clip.split is not Split.TEST]
+    speaker = experiment.teacher.speaker
+    with progress(len(heard), f"asking {speaker.name}") as bar:
+        return speaker.ask(heard, on_answer=lambda: bar.advance(1))
 
 
 def groups_of(clips: Sequence[Clip]) -> NDArray[np.str_]:

@@ -1,6 +1,6 @@
 """The rounds of a run on disk, a directory each: what was decided, by whom, about which clip.
 
-    <run>/rounds/00/record.json  labelled.parquet  pool-0.parquet ...  [labels.parquet]
+    <run>/rounds/01/record.json  labelled.parquet  pool-0.parquet ...  labels.parquet  decisions.parquet   (round 0: no last two)
 
 A round is committed whole by one rename; its record is what `run_rounds` reads back after a crash.
 """
@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from orchestrator.rounds.crossfit import Scored
+from orchestrator.rounds.decisions import decisions
 from orchestrator.seams import Json
 from orchestrator.stores.artifacts import ArtifactStore
+from orchestrator.stores.ledger import DECISIONS, write_decisions
 from orchestrator.stores.tables import read_predictions, read_pseudo_labels, write_predictions, write_pseudo_labels
-from orchestrator.vocabulary import PseudoLabels, RoundRecord, Verdict
+from orchestrator.vocabulary import Predictions, PseudoLabels, RoundRecord, Verdict
 
 KIND = "rounds"
 
@@ -43,6 +45,8 @@ class RoundLedger:
                 write_predictions(directory / f"pool-{fold}.parquet", pool)
             if labels is not None:
                 write_pseudo_labels(directory / "labels.parquet", labels)
+                taught_by = self._pool_as_seen_by(record.teacher, record.index)
+                write_decisions(directory / DECISIONS, decisions(taught_by, labels), taught_by, record.index)
         kept = self.find(record.index)
         assert kept is not None
         return kept
@@ -60,6 +64,11 @@ class RoundLedger:
         """Pseudo-labels a round learnt from, None for round 0."""
         path = self._directory(index) / "labels.parquet"
         return read_pseudo_labels(path) if path.is_file() else None
+
+    def _pool_as_seen_by(self, student: str | None, before: int) -> Predictions:
+        """The pool as the ensemble that an earlier round made saw it, calibrated."""
+        made = [index for index in range(before) if (record := self.find(index)) and record.student == student]
+        return self.scored(made[0]).ensemble
 
     def _directory(self, index: int) -> Path:
         directory = self._store.find(KIND, _name(index))

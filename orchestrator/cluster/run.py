@@ -19,9 +19,11 @@ from orchestrator.cluster.corpus import Corpus, pool_truth
 from orchestrator.cluster.ledger import RoundLedger
 from orchestrator.cluster.steps import KIND, StepsRecipe
 from orchestrator.errors import InputError
+from orchestrator.rounds.consensus import FirstFrom
+from orchestrator.seams import Json, SelectionPolicy
 from orchestrator.settings import Experiment
 from orchestrator.stores.artifacts import ArtifactStore
-from orchestrator.stores.fingerprint import fingerprint, identity_of
+from orchestrator.stores.fingerprint import array_digest, fingerprint, identity_of
 from orchestrator.training.ensemble import Ensemble
 from orchestrator.vocabulary import RoundRecord, Split
 
@@ -34,11 +36,14 @@ class Run:
     directory: Path
 
     @classmethod
-    def of(cls, experiment: Experiment, corpus_identity: str) -> Run:
+    def of(cls, experiment: Experiment, corpus: Corpus) -> Run:
         """The place of an experiment on a corpus."""
         rounds = identity_of(replace(experiment.rounds, rounds=0, patience=1))  # more rounds later go on from these
         parts = [identity_of(part) for part in (experiment.fusion, experiment.selection, experiment.mixing)]
-        key = fingerprint("run", corpus_identity, experiment.seed, rounds, *parts)
+        word: Json = None
+        if experiment.teacher is not None and (said := corpus.external) is not None:
+            word = [experiment.teacher.votes, experiment.teacher.labels, array_digest(said.clip_ids, said.logits)]
+        key = fingerprint("run", corpus.identity, experiment.seed, rounds, *parts, word)
         name = f"{experiment.name}-{key}"
         return cls(name, experiment.store / "runs" / name)
 
@@ -47,11 +52,11 @@ class Run:
         return RoundLedger(self.directory)
 
 
-def steps_recipe(experiment: Experiment, corpus: Corpus) -> StepsRecipe:
-    """Put the features into shared memory once; controllers and trials read them there."""
+def steps_recipe(experiment: Experiment, corpus: Corpus, shared: StepsRecipe | None = None) -> StepsRecipe:
+    """Put the features into shared memory, unless those of `shared` are meant; controllers and trials read them there."""
     return StepsRecipe(
-        labelled=ray.put(corpus.of(Split.LABELLED)),
-        pool=ray.put(corpus.of(Split.UNLABELLED)),
+        labelled=shared.labelled if shared else ray.put(corpus.of(Split.LABELLED)),
+        pool=shared.pool if shared else ray.put(corpus.of(Split.UNLABELLED)),
         truth=corpus.truth,
         folds=corpus.folds,
         classes=len(experiment.emotions),
@@ -61,7 +66,15 @@ def steps_recipe(experiment: Experiment, corpus: Corpus) -> StepsRecipe:
         upstream=corpus.identity,
         store=experiment.store,
         cluster=experiment.cluster,
+        witness=corpus.external if experiment.teacher and experiment.teacher.votes else None,
     )
+
+
+def policy_of(experiment: Experiment, corpus: Corpus) -> SelectionPolicy:
+    """The experiment's policy; with an external teacher as label source, its answers are what round 1 learns."""
+    if experiment.teacher is None or not experiment.teacher.labels or corpus.external is None:
+        return experiment.selection
+    return FirstFrom(experiment.selection, corpus.external)
 
 
 def self_train(experiment: Experiment, corpus: Corpus, run: Run) -> Iterator[RoundRecord]:
@@ -72,7 +85,7 @@ def self_train(experiment: Experiment, corpus: Corpus, run: Run) -> Iterator[Rou
     yield from walk_rounds(
         steps_recipe(experiment, corpus),
         experiment.rounds,
-        experiment.selection,
+        policy_of(experiment, corpus),
         run.ledger,
         pool_truth(experiment, pool),
     )

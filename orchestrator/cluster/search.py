@@ -1,90 +1,62 @@
-"""Search on stored features: Ray Tune runs trials, each a short walk of the rounds, judged on out-of-fold human labels.
+"""Search on stored features: random settings of a space, each a short walk of the rounds, judged on out-of-fold human labels.
 
-The trials are drawn before Tune starts, from a seed: the same command asks for the same trials, and a trial whose rounds rest in
-its ledger is read, not run. Tune schedules them, retries a lost one and shows how far they are; nothing of a trial rests in Tune.
+The trials are drawn before anything starts, from a seed: the same command asks for the same trials and runs none again.
 
-    settings of n trials ─► Tune ─► trial: run_rounds in its process ─► ledger of that trial ─► table, best first
+    space ─► settings of n trials ─► `trials.run_trials` ─► table, best first ─► MLflow
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from ray import tune
 
 from orchestrator.cluster.corpus import Corpus
-from orchestrator.cluster.run import Run, steps_recipe
-from orchestrator.cluster.steps import FusionSteps, StepsRecipe
-from orchestrator.rounds.self_training import best_of, run_rounds
-from orchestrator.seams import Json
+from orchestrator.cluster.telling import tell_trials, tracker_of
+from orchestrator.cluster.trials import Setting, Trial, run_trials
+from orchestrator.errors import TrainingError
+from orchestrator.reports.console import show_rows
 from orchestrator.settings import Experiment
-from orchestrator.vocabulary import RoundRecord
-
-Setting = dict[str, Json]  # config key -> value
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One point of the search and what came of it, `records` by round."""
-
-    setting: Setting
-    experiment: Experiment
-    records: tuple[RoundRecord, ...] = ()
-
-    @property
-    def best(self) -> RoundRecord:
-        return best_of(list(self.records))
-
-
-def draw(space: dict[str, Sequence[float | str]], trials: int, seed: int) -> list[Setting]:
+def draw(space: Mapping[str, Sequence[float | str]], trials: int, seed: int) -> list[Setting]:
     """Random settings: a pair of numbers is a range, anything else a list of choices (Bergstra & Bengio 2012)."""
     rng = np.random.default_rng(seed)
     return [{key: _draw(rng, values) for key, values in space.items()} for _ in range(trials)]
 
 
 def _draw(rng: np.random.Generator, values: Sequence[float | str]) -> float | str:
-    if len(values) == 2 and all(isinstance(value, int | float) for value in values):
+    if len(values) == 2 and all(
+        isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool)) for value in values
+    ):
         low, high = values
         return round(float(rng.uniform(float(low), float(high))), 4)
     return values[int(rng.integers(len(values)))]
 
 
-def search(trials: Sequence[Trial], corpus: Corpus) -> list[Trial]:
-    """Run the trials; returns them with their records, best out-of-fold WAF first.
+def search(experiment: Experiment, trials: Sequence[Trial], corpus: Corpus) -> list[Trial]:
+    """Run the trials; returns them best out-of-fold WAF first, those that failed last, and tells console and MLflow.
 
     The best of many is flattered by the choice: its score is a ranking, not an estimate. Judge the winner on the test split.
+    Raises TrainingError when none came to an end.
     """
-    first = trials[0].experiment
-    shared = steps_recipe(replace(first, cluster=replace(first.cluster, fit_workers=0)), corpus)
-    plans = [
-        (
-            replace(shared, fusion=trial.experiment.fusion, mixing=trial.experiment.mixing),
-            trial.experiment,
-            Run.of(trial.experiment, corpus.identity),
-        )
-        for trial in trials
+    done = run_trials(trials, [corpus] * len(trials), experiment.store / "tune")
+    whole = sorted((trial for trial in done if not trial.failure), key=lambda trial: -trial.best.val_f1)
+    failed = [trial for trial in done if trial.failure]
+    if not whole:
+        raise TrainingError(f"all {len(failed)} trials failed; the first, {failed[0].name}: {failed[0].failure}")
+    keys = list(whole[0].setting)
+    rows = [
+        (f"{t.best.val_f1:.3f}", f"{t.best.val_uar:.3f}", str(len(t.records) - 1), *(str(t.setting[key]) for key in keys))
+        for t in whole
     ]
-    tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(_walk, plans=plans), {"cpu": 1}),
-        param_space={"trial": tune.grid_search(list(range(len(trials))))},
-        tune_config=tune.TuneConfig(metric="waf", mode="max"),
-        run_config=tune.RunConfig(storage_path=str(trials[0].experiment.store / "tune"), verbose=0),
-    )
-    results = tuner.fit()
-    if results.num_errors:
-        raise results.errors[0]
-    done = [replace(trial, records=_records(run, trial.experiment)) for trial, (_, _, run) in zip(trials, plans, strict=True)]
-    return sorted(done, key=lambda trial: -trial.best.val_f1)
-
-
-def _walk(config: dict[str, int], plans: Sequence[tuple[StepsRecipe, Experiment, Run]]) -> None:
-    recipe, experiment, run = plans[config["trial"]]
-    walk = run_rounds(FusionSteps(recipe), experiment.rounds, experiment.selection, run.ledger, truth=recipe.truth)
-    tune.report({"waf": best_of(list(walk)).val_f1})
-
-
-def _records(run: Run, experiment: Experiment) -> tuple[RoundRecord, ...]:
-    found = (run.ledger.find(index) for index in range(experiment.rounds.total))
-    return tuple(record for record in found if record is not None)
+    rows += [("failed", "", "", *(str(t.setting[key]) for key in keys)) for t in failed]
+    show_rows("trials by out-of-fold WAF", ("WAF", "UAR", "rounds", *keys), rows)
+    print("best: " + " ".join(f"{key}={value}" for key, value in whole[0].setting.items()))
+    tracker = tracker_of(experiment)
+    key = f"search/{experiment.name}/{'/'.join(keys)}/{len(trials)}/{experiment.seed}"
+    tell_trials(tracker, key, f"search {experiment.name}", [*whole, *failed])
+    tracker.params(key, {f"best.{name}": value for name, value in whole[0].setting.items()})
+    tracker.metrics(key, {"val_waf": whole[0].best.val_f1})
+    tracker.close(key)
+    return [*whole, *failed]

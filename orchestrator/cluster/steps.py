@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from orchestrator.cluster.fit import FusionTask, fit_fusion
+from orchestrator.rounds.consensus import with_voice
 from orchestrator.rounds.crossfit import Scored
 from orchestrator.rounds.mixing import Mixing
 from orchestrator.seams import Json
@@ -39,6 +40,7 @@ class StepsRecipe:
     - `labelled`, `pool`: object references of `Features`, clips sorted by id; or the features, where nothing has to travel.
     - `truth` `(N,)`: human labels; `folds` `(N,)`: frozen folds of the labelled clips.
     - `upstream`: identity of the features, the clips, their labels and folds.
+    - `witness`: what an external teacher says of the clips; it joins their votes.
     """
 
     labelled: ray.ObjectRef | Features
@@ -52,6 +54,7 @@ class StepsRecipe:
     upstream: str
     store: Path
     cluster: ClusterSettings
+    witness: Predictions | None = None
 
 
 class FusionSteps:
@@ -93,9 +96,15 @@ class FusionSteps:
         unseen = np.full(len(self._pool), -1)
         students = range(int(self._recipe.folds.max()) + 1)
         return Scored(
-            labelled=_told(ensemble, self._labelled_ids, self._labelled, self._recipe.folds, student),
-            pool=tuple(_told(ensemble.of_fold(fold), self._pool_ids, self._pool, unseen, student) for fold in students),
+            labelled=self._joined(_told(ensemble, self._labelled_ids, self._labelled, self._recipe.folds, student)),
+            pool=tuple(
+                self._joined(_told(ensemble.of_fold(fold), self._pool_ids, self._pool, unseen, student)) for fold in students
+            ),
         )
+
+    def _joined(self, told: Predictions) -> Predictions:
+        witness = self._recipe.witness
+        return told if witness is None else with_voice(told, witness.teacher, witness)
 
 
 def predict(ensemble: Ensemble, features: Features, folds: NDArray[np.int64], teacher: str) -> Predictions:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -53,6 +56,14 @@ def show_rejected(rejected: Sequence[Rejected], title: str = "clips that cannot 
     rows = [(code, str(count), first[code].clip_id, first[code].detail) for code, count in counts]
     if rows:
         show_rows(title, ("code", "clips", "for example", "why"), rows)
+
+
+def show_answers(path: Path, count: int = 20) -> None:
+    """The first rows of a CSV of answers, as they stand there."""
+    with path.open(newline="", encoding="utf-8") as file:
+        columns, *rows = islice(csv.reader(file), count + 1)
+    shown = [tuple(f"{float(cell):.3f}" if "." in cell and _is_number(cell) else cell for cell in row) for row in rows]
+    show_rows(path.name, columns, shown)
 
 
 def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -96,7 +96,9 @@ class Aligned:
 
     def select(self, pool: Predictions, *, judged: Predictions, truth: NDArray[np.int64], round_index: int) -> PseudoLabels:
         aligned = self.aligned(pool, truth, round_index)
-        return self.policy.select(aligned, judged=judged, truth=truth, round_index=round_index)
+        labels = self.policy.select(aligned, judged=judged, truth=truth, round_index=round_index)
+        shift = np.broadcast_to(aligned.bias - pool.bias, pool.logits.shape[1:]).astype(np.float32)
+        return replace(labels, shift=shift if labels.shift is None else shift + labels.shift)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.rounds.selection import winners
+from orchestrator.rounds.selection import accept, in_clip_order, winners
 from orchestrator.seams import SelectionPolicy
 from orchestrator.vocabulary import Names, Predictions, PseudoLabels, softmax
 
@@ -55,6 +55,24 @@ class Agreement:
         if missing:
             raise ValueError(f"agreement asks for voices {missing}; the predictions have {list(pool.voices)}")
         return pool.votes[:, [pool.voices.index(voice) for voice in self.voices]] if self.voices else pool.votes
+
+
+@dataclass(frozen=True, slots=True)
+class FirstFrom:
+    """Round 1 learns what an external teacher said of the pool; from round 2 on `policy` chooses from its student.
+
+    Emotion-LLaMA as labeller, say. It has seen none of the human labels, so every fold's student may learn all it says. Clips it
+    did not answer stay unlabelled.
+    """
+
+    policy: SelectionPolicy
+    speaker: Predictions
+
+    def select(self, pool: Predictions, *, judged: Predictions, truth: NDArray[np.int64], round_index: int) -> PseudoLabels:
+        if round_index > 1:
+            return self.policy.select(pool, judged=judged, truth=truth, round_index=round_index)
+        said = in_clip_order(self.speaker.rows(np.isin(self.speaker.clip_ids, pool.clip_ids)))
+        return accept(said, np.ones(len(said), dtype=bool), winners(said), np.zeros(pool.logits.shape[1]), round_index)
 
 
 def with_voice(predictions: Predictions, name: str, speaker: Predictions) -> Predictions:

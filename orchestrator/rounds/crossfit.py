@@ -65,7 +65,8 @@ def _majority(votes: NDArray[np.int8], classes: int) -> NDArray[np.int8]:
 
 
 def for_folds(chosen: Sequence[PseudoLabels]) -> PseudoLabels:
-    """What each fold's student may learn from, as one table sorted by (clip, fold); thresholds are the folds' median."""
+    """What each fold's student may learn from, as one table sorted by (clip, fold); thresholds and shift: the folds' median."""
+    shifts = [labels.shift for labels in chosen if labels.shift is not None]
     folds = np.repeat(np.arange(len(chosen), dtype=np.int16), [len(labels) for labels in chosen])
     ids = np.concatenate([labels.clip_ids for labels in chosen])
     order = np.lexsort((folds, ids))
@@ -78,6 +79,7 @@ def for_folds(chosen: Sequence[PseudoLabels]) -> PseudoLabels:
         chosen[0].teacher,
         chosen[0].round_index,
         folds[order],
+        np.median(shifts, axis=0).astype(np.float32) if shifts else None,
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.rounds.crossfit import combined
 from orchestrator.rounds.selection import CLOSED, winners
 from orchestrator.vocabulary import Names, Predictions, PseudoLabels
 
@@ -18,18 +19,22 @@ class Reason(StrEnum):
     ACCEPTED = "accepted"
     CLOSED_CLASS = "class closed"  # its class took nobody in this round
     BELOW = "below threshold"
-    LEFT = "left by the policy"  # reached the threshold, yet voices disagreed or the class had its share
+    LEFT = "left by the policy"  # reached the threshold, yet voices disagreed, or too few folds' own teachers were as sure
+    UNANSWERED = "no answer"  # an external teacher labelled this round, and did not say anything usable about the clip
 
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
     """One row a pool clip, all `(N,)`, in clip order.
 
-    - `labels`, `confidence`: the ensemble's winning class and its calibrated probability, int64 and float32.
+    - `teacher`: who gave the labels.
+    - `labels`: the class its students learn; of a clip that was left, the one it would have had. int64.
+    - `confidence`: float32, calibrated, as the policy saw it: after the prior was aligned, where it was.
     - `thresholds`: float32, what that class had to reach (median over folds).
     - `accepted_by`: int16, how many folds' students learn the clip. `reasons`: words of `Reason`.
     """
 
+    teacher: str
     clip_ids: Names
     labels: NDArray[np.int64]
     confidence: NDArray[np.float32]
@@ -38,14 +43,19 @@ class Decisions:
     reasons: Names
 
 
-def decisions(teacher: Predictions, labels: PseudoLabels) -> Decisions:
-    """`teacher` is the ensemble that taught the round, on the whole pool; `labels` what the round accepted."""
-    order = np.argsort(teacher.clip_ids, kind="stable")
-    pool = teacher.rows(order)
-    top = winners(pool)
-    asked = labels.thresholds[top.labels]
-    rows = np.searchsorted(pool.clip_ids, labels.clip_ids)
-    accepted_by = np.bincount(rows, minlength=len(pool)).astype(np.int16)
-    cases = [accepted_by > 0, asked >= CLOSED, top.confidence < asked]
-    reasons = np.select(cases, [Reason.ACCEPTED, Reason.CLOSED_CLASS, Reason.BELOW], Reason.LEFT).astype(np.str_)
-    return Decisions(pool.clip_ids, top.labels, top.confidence, asked, accepted_by, reasons)
+def decisions(ensemble: Predictions, labels: PseudoLabels) -> Decisions:
+    """`ensemble` is the model that taught the round, on the whole pool; `labels` what the round accepted."""
+    pool = ensemble.rows(np.argsort(ensemble.clip_ids, kind="stable"))
+    if labels.shift is not None:
+        pool = replace(pool, bias=pool.bias + labels.shift)
+    said, confidence = winners(pool)
+    single = combined(labels, 1)
+    taught = np.searchsorted(pool.clip_ids, single.clip_ids)
+    said[taught], confidence[taught] = single.labels, single.confidence
+    accepted_by = np.bincount(np.searchsorted(pool.clip_ids, labels.clip_ids), minlength=len(pool)).astype(np.int16)
+    asked = labels.thresholds[said]
+    foreign = np.full(len(pool), labels.teacher != ensemble.teacher)
+    cases = [accepted_by > 0, foreign, asked >= CLOSED, confidence < asked]
+    words = [Reason.ACCEPTED, Reason.UNANSWERED, Reason.CLOSED_CLASS, Reason.BELOW]
+    reasons = np.select(cases, words, Reason.LEFT).astype(np.str_)
+    return Decisions(labels.teacher, pool.clip_ids, said, confidence, asked, accepted_by, reasons)

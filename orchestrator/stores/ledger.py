@@ -6,8 +6,10 @@ largest id of each group tell which one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
@@ -19,12 +21,15 @@ from numpy.typing import NDArray
 
 from orchestrator.vocabulary import Names, Predictions
 
+DECISIONS = "decisions.parquet"
 _GROUP = 8192  # rows a look-up reads
 
 
 class Decisions(Protocol):
     """Columns `(N,)` of a round, in the order of `clip_ids`: `rounds.decisions` makes them."""
 
+    @property
+    def teacher(self) -> str: ...
     @property
     def clip_ids(self) -> Names: ...
     @property
@@ -59,8 +64,8 @@ class Decision:
     votes: Mapping[str, int]
 
 
-def write_decisions(path: Path, decided: Decisions, teacher: Predictions, round_index: int) -> None:
-    """One row a pool clip, sorted. `teacher` is the ensemble that taught the round: its votes are kept beside the decision."""
+def write_decisions(path: Path, decided: Decisions, ensemble: Predictions, round_index: int) -> None:
+    """One row a pool clip, sorted. `ensemble` is the model that taught the round: its votes are kept beside the decision."""
     order = np.argsort(decided.clip_ids, kind="stable")
     ids = decided.clip_ids[order]
     columns = {
@@ -71,11 +76,11 @@ def write_decisions(path: Path, decided: Decisions, teacher: Predictions, round_
         "accepted_by": pa.array(decided.accepted_by[order].astype(np.int16)),
         "reason": pa.array(decided.reasons[order].tolist(), pa.string()),
     }
-    if teacher.votes is not None:
-        by_id = np.argsort(teacher.clip_ids, kind="stable")
-        votes = teacher.votes[by_id[np.searchsorted(teacher.clip_ids, ids, sorter=by_id)]]  # (N, J)
-        columns |= {f"vote {voice}": pa.array(votes[:, j]) for j, voice in enumerate(teacher.voices)}
-    table = pa.table(columns).replace_schema_metadata({"round": str(round_index), "teacher": teacher.teacher})
+    if ensemble.votes is not None:
+        by_id = np.argsort(ensemble.clip_ids, kind="stable")
+        votes = ensemble.votes[by_id[np.searchsorted(ensemble.clip_ids, ids, sorter=by_id)]]  # (N, J)
+        columns |= {f"vote {voice}": pa.array(votes[:, j]) for j, voice in enumerate(ensemble.voices)}
+    table = pa.table(columns).replace_schema_metadata({"round": str(round_index), "teacher": decided.teacher})
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, compression="zstd", row_group_size=_GROUP, write_page_checksum=True)
 
@@ -91,6 +96,16 @@ def find_decision(path: Path, clip_id: str) -> Decision | None:
             if rows:
                 return _decision(rows[0], {key.decode(): value.decode() for key, value in file.schema_arrow.metadata.items()})
     return None
+
+
+def near_ids(path: Path, clip_id: str, count: int = 5) -> list[str]:
+    """Ids of a round's clips that look like the given one, most alike first."""
+    ids = pq.read_table(path, columns=["clip_id"])["clip_id"]
+    core = max(re.findall(r"\d+|[^\W\d]+", clip_id), key=len, default=clip_id)  # its number, or its longest word
+    names = ids.filter(pc.match_substring(ids, core, ignore_case=True)).slice(0, 500).to_pylist()
+    place = int(pc.sum(pc.less(ids, clip_id)).as_py() or 0)  # the rows are sorted: neighbours share a beginning
+    around = ids.slice(max(0, place - 500), 1000).to_pylist()
+    return get_close_matches(clip_id, [*names, *around], n=count, cutoff=0.5)
 
 
 def _decision(row: dict[str, str | int | float], about: Mapping[str, str]) -> Decision:

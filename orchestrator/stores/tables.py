@@ -77,6 +77,7 @@ def write_pseudo_labels(path: Path, labels: PseudoLabels) -> None:
     if labels.folds is not None:
         columns["fold"] = pa.array(labels.folds)
     about = {"teacher": labels.teacher, "round": labels.round_index, "thresholds": labels.thresholds.tolist()}
+    about |= {} if labels.shift is None else {"shift": labels.shift.tolist()}
     _write(path, columns, about)
 
 
@@ -92,6 +93,7 @@ def read_pseudo_labels(path: Path) -> PseudoLabels:
         teacher=str(about["teacher"]),
         round_index=int(about["round"]),
         folds=table["fold"].to_numpy() if "fold" in table.column_names else None,
+        shift=np.array(about["shift"], np.float32) if "shift" in about else None,
     )
 
 

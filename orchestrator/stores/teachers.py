@@ -12,14 +12,14 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
-from orchestrator.errors import ModelUnavailable
+from orchestrator.errors import InputError, ModelUnavailable
 from orchestrator.stores.exchange import read_answers, spoken
 from orchestrator.vocabulary import Clip, Emotions, Predictions, Rejected
 
@@ -40,7 +40,7 @@ class EmotionLlama:
 
     url: str
     emotions: Emotions
-    cache: Path
+    cache: str | Path
     folder: str = ""
     server_folder: str = ""
     name: str = "Emotion-LLaMA"
@@ -55,18 +55,22 @@ class EmotionLlama:
         if not 1 / len(self.emotions) < self.certainty < 1:
             raise ValueError(f"certainty must lie between 1 / {len(self.emotions)} and 1, got {self.certainty}")
 
-    def predict(self, clips: Sequence[Clip]) -> Predictions:
-        """Predictions of the clips that got a usable answer, sorted; the others are counted on stderr."""
-        return self.ask(clips)[0]
+    def ask(
+        self, clips: Sequence[Clip], *, on_answer: Callable[[], None] = lambda: None
+    ) -> tuple[Predictions, tuple[Rejected, ...]]:
+        """Predictions of the clips that got a usable answer, sorted, and the others with the reason, counted on stderr.
 
-    def ask(self, clips: Sequence[Clip]) -> tuple[Predictions, tuple[Rejected, ...]]:
-        """Predictions, and the clips without a usable answer with the reason. Raises ModelUnavailable when nobody listens."""
-        known = _known(self.cache)
+        `on_answer` is called for each clip. Raises ModelUnavailable when nobody listens.
+        """
+        cache = Path(self.cache)
+        known = _known(cache)
         unknown = [clip for clip in clips if self._key(clip) not in known]
-        self.cache.parent.mkdir(parents=True, exist_ok=True)
+        for _ in range(len(clips) - len(unknown)):
+            on_answer()
+        cache.parent.mkdir(parents=True, exist_ok=True)
         with (
             httpx.Client(timeout=self.timeout_s) as client,
-            self.cache.open("a") as kept,
+            cache.open("a") as kept,
             ThreadPoolExecutor(self.concurrency) as pool,
         ):
             for clip, text in zip(unknown, pool.map(lambda clip: self._answer(client, clip), unknown), strict=True):
@@ -74,6 +78,7 @@ class EmotionLlama:
                     known[self._key(clip)] = text
                     kept.write("\n" + json.dumps({"key": self._key(clip), "answer": text}) + "\n")
                     kept.flush()
+                on_answer()
         answers = {clip.clip_id: known.get(self._key(clip)) for clip in clips}
         return _told(answers, self.emotions, self.name, self.certainty)
 
@@ -113,24 +118,26 @@ class EmotionLlama:
 class Replayed:
     """A file of answers, as `exchange.read_answers` reads it; a clip is found by its id, else by its file's name or stem."""
 
-    path: Path
+    path: str | Path
     emotions: Emotions
     name: str = "replayed"
     certainty: float = 0.9
 
-    def predict(self, clips: Sequence[Clip]) -> Predictions:
-        """Predictions of the clips that have a usable answer, sorted; the others are counted on stderr."""
-        return self.ask(clips)[0]
-
-    def ask(self, clips: Sequence[Clip]) -> tuple[Predictions, tuple[Rejected, ...]]:
-        """Predictions, and the clips without a usable answer with the reason."""
-        told = read_answers(self.path)
+    def ask(
+        self, clips: Sequence[Clip], *, on_answer: Callable[[], None] = lambda: None
+    ) -> tuple[Predictions, tuple[Rejected, ...]]:
+        """Predictions of the clips that have a usable answer, sorted, and the others with the reason, counted on stderr."""
+        file = Path(self.path).expanduser()
+        if not file.is_file():
+            raise InputError(f"the teacher's answers {self.path} are not there: correct teacher.speaker.path")
+        told = read_answers(file)
         by_file = {Path(name.replace("\\", "/")).name: text for name, text in told.items()}
         answers = {}
         for clip in clips:
             path = Path(clip.path)
             places = [(told, clip.clip_id), (by_file, path.name), (by_file, path.stem)]
             answers[clip.clip_id] = next((held[name] for held, name in places if name in held), None)
+            on_answer()
         return _told(answers, self.emotions, self.name, self.certainty)
 
 

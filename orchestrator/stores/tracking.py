@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from orchestrator.stores.runs import flatten
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
@@ -277,21 +279,6 @@ def import_mlflow() -> None:
     mlflow.store.db.utils.MAX_RETRY_COUNT = 2  # ten tries at a database that is away take three minutes
     for name in ("alembic", "mlflow", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-@contextmanager
-def witnessed() -> Iterator[None]:
-    """Tell MLflow what happened; when it cannot be reached, say so and go on."""
-    yield
-
-
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted keys: {"a": {"b": 1}} -> {"a.b": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        name = f"{prefix}{key}".replace("_target_", "class")
-        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return flat
 
 
 def _whole_lines(text: str) -> list[Statement]:

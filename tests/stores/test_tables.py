@@ -100,6 +100,7 @@ def test_answers_say_label_confidence_and_every_probability(tmp_path: Path) -> N
 
 @dataclass(frozen=True)
 class Decided:
+    teacher: str
     clip_ids: Names
     labels: NDArray[np.int64]
     confidence: NDArray[np.float32]
@@ -111,6 +112,7 @@ class Decided:
 def decided(teacher: Predictions) -> Decided:
     count = len(teacher)
     return Decided(
+        teacher=teacher.teacher,
         clip_ids=teacher.clip_ids,
         labels=teacher.probabilities.argmax(axis=1),
         confidence=teacher.probabilities.max(axis=1).astype(np.float32),

@@ -83,7 +83,7 @@ def clips(*names: str) -> list[Clip]:
 @pytest.mark.parametrize("path", ["/api/predict/", "/process_video"])
 def test_both_forms_of_the_server_are_understood(server: Server, tmp_path: Path, path: str) -> None:
     asking = replace(teacher(server, tmp_path, path), folder="/data", server_folder="/mnt/videos")
-    predictions = asking.predict(clips("sad", "happy"))
+    predictions = asking.ask(clips("sad", "happy"))[0]
     assert predictions.clip_ids.tolist() == ["clip_happy", "clip_sad"]
     assert predictions.probabilities.argmax(axis=1).tolist() == [2, 3]
     assert predictions.teacher == "Emotion-LLaMA"
@@ -111,29 +111,29 @@ def test_junk_errors_and_time_outs_are_counted_and_never_neutral(
 
 def test_what_was_answered_is_never_asked_again(server: Server, tmp_path: Path) -> None:
     asking = teacher(server, tmp_path)
-    first = asking.predict(clips("happy", "gibberish"))
+    first = asking.ask(clips("happy", "gibberish"))[0]
     (tmp_path / "answers.jsonl").open("a").write('{"key": "cut sho')
-    again = asking.predict(clips("happy", "gibberish", "sad"))
+    again = asking.ask(clips("happy", "gibberish", "sad"))[0]
     assert len(server.asked) == 3
     assert again.clip_ids.tolist() == ["clip_happy", "clip_sad"]
     assert first.logits.tolist() == again.logits[:1].tolist()
-    asking.predict([replace(clips("happy")[0], transcript="other words")])
+    asking.ask([replace(clips("happy")[0], transcript="other words")])
     assert len(server.asked) == 4
 
 
 def test_a_server_that_stumbles_is_asked_again(server: Server, tmp_path: Path) -> None:
     server.failures = 1
-    assert len(teacher(server, tmp_path).predict(clips("happy"))) == 1
+    assert len(teacher(server, tmp_path).ask(clips("happy"))[0]) == 1
     assert len(server.asked) == 2
 
 
 def test_a_wrong_url_ends_the_run_at_once(server: Server, tmp_path: Path) -> None:
     lost = replace(teacher(server, tmp_path), url=f"http://127.0.0.1:{server.server_address[1]}/old/api/predict/", concurrency=1)
     with pytest.raises(ModelUnavailable, match="404"):
-        lost.predict(clips(*(f"clip{i}" for i in range(50))))
+        lost.ask(clips(*(f"clip{i}" for i in range(50))))
     assert len(server.asked) < 10
     with pytest.raises(ModelUnavailable, match="nobody listens"):
-        replace(lost, url="http://127.0.0.1:9/process_video").predict(clips("happy"))
+        replace(lost, url="http://127.0.0.1:9/process_video").ask(clips("happy"))[0]
 
 
 @pytest.mark.parametrize("change", [{"url": "http://127.0.0.1/ask"}, {"certainty": 0.1}, {"certainty": 1.0}])

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.stores.tracking import KEY, OUTBOX, PARENT, Outbox, Tracker, flatten, open_tracker
+from orchestrator.stores.runs import flatten
+from orchestrator.stores.tracking import KEY, OUTBOX, PARENT, Outbox, Tracker, open_tracker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -1,0 +1,111 @@
+"""Many short runs over stored features: Ray Tune schedules them, each walks its own rounds, one that fails names itself.
+
+Nothing of a trial rests in Tune: its rounds are in its ledger, so a trial that was finished before is read, not run.
+
+    trials ─► features into shared memory, once a corpus ─► Tune ─► run_rounds in the trial's process ─► its ledger ─► records
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ray import tune
+
+from orchestrator.cluster.corpus import Corpus
+from orchestrator.cluster.run import Run, policy_of, steps_recipe
+from orchestrator.cluster.steps import FusionSteps, StepsRecipe
+from orchestrator.rounds.self_training import RoundPlan, best_of, run_rounds
+from orchestrator.seams import Json, SelectionPolicy
+from orchestrator.settings import Experiment
+from orchestrator.vocabulary import RoundRecord, Verdict
+
+Setting = dict[str, Json]  # config key -> value
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One short run and what came of it: `records` by round, or why it failed."""
+
+    setting: Setting
+    experiment: Experiment
+    records: tuple[RoundRecord, ...] = ()
+    failure: str = ""
+
+    @property
+    def name(self) -> str:
+        return ", ".join(f"{key}={value}" for key, value in self.setting.items())
+
+    @property
+    def best(self) -> RoundRecord:
+        return best_of(self.records)
+
+
+def run_trials(trials: Sequence[Trial], corpora: Sequence[Corpus], storage: Path) -> list[Trial]:
+    """The trials with their records, in the order given; `corpora[i]` is what trial i learns from."""
+    shared: dict[int, StepsRecipe] = {}
+    walks: list[Walk] = []
+    for trial, corpus in zip(trials, corpora, strict=True):
+        here = replace(trial.experiment, cluster=replace(trial.experiment.cluster, fit_workers=0))
+        steps = steps_recipe(here, corpus, shared.get(id(corpus.features)))
+        shared[id(corpus.features)] = steps
+        walks.append(Walk(trial.name, steps, here.rounds, policy_of(here, corpus), Run.of(here, corpus)))
+    missing = [index for index, walk in enumerate(walks) if not walk.finished]
+    if len(missing) < len(walks):
+        print(f"resuming: {len(walks) - len(missing)} of {len(walks)} trials found", flush=True)
+    failures = _run(walks, missing, storage)
+    return [
+        replace(trial, records=walk.records, failure=failures.get(index, ""))
+        for index, (trial, walk) in enumerate(zip(trials, walks, strict=True))
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What a trial's process needs."""
+
+    name: str
+    steps: StepsRecipe
+    plan: RoundPlan
+    policy: SelectionPolicy
+    run: Run
+
+    @property
+    def records(self) -> tuple[RoundRecord, ...]:
+        """Finished rounds of this plan."""
+        found = (self.run.ledger.find(index) for index in range(self.plan.total))
+        return tuple(record for record in found if record is not None)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the plan has been walked to its end."""
+        records = self.records
+        rejected = sum(record.verdict is Verdict.REJECTED for record in records)
+        return len(records) == self.plan.total or rejected >= self.plan.patience
+
+
+def _run(walks: Sequence[Walk], missing: Sequence[int], storage: Path) -> dict[int, str]:
+    """Why trials failed, by index; each is told on stderr-free lines as Tune reports it."""
+    if not missing:
+        return {}
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(_walk, walks=walks), {"cpu": 1}),
+        param_space={"trial": tune.grid_search(list(missing))},
+        tune_config=tune.TuneConfig(metric="waf", mode="max", reuse_actors=True),
+        run_config=tune.RunConfig(storage_path=str(storage), verbose=0, failure_config=tune.FailureConfig(max_failures=1)),
+    )
+    results = tuner.fit()
+    failures = {}
+    for result in results:
+        if result.error is not None:
+            index = result.config["trial"]
+            failures[index] = str(result.error).strip().splitlines()[-1][:300]
+            print(f"trial {walks[index].name} failed: {failures[index]}", flush=True)
+    return failures
+
+
+def _walk(config: dict[str, int], walks: Sequence[Walk]) -> None:
+    walk = walks[config["trial"]]
+    records = list(run_rounds(FusionSteps(walk.steps), walk.plan, walk.policy, walk.run.ledger, truth=walk.steps.truth))
+    tune.report({"waf": best_of(records).val_f1})
