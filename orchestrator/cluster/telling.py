@@ -14,6 +14,7 @@ from typing import Any
 
 from orchestrator.cluster.run import Run
 from orchestrator.cluster.trials import Trial
+from orchestrator.reports.ablation import COLUMNS, AblationTable, ablation_rows
 from orchestrator.reports.page import Scores
 from orchestrator.settings import Experiment
 from orchestrator.stores.artifacts import write_durably
@@ -88,6 +89,19 @@ def tell_trials(tracker: Tracker, key: str, name: str, trials: Sequence[Trial]) 
         tracker.close(child, "FAILED" if trial.failure else "FINISHED")
 
 
+def tell_ablation(experiment: Experiment, tables: Sequence[AblationTable], trials: Sequence[Trial], page: Path) -> None:
+    """A parent run with the page and the tables as CSV, a child a row and seed."""
+    tracker = tracker_of(experiment)
+    key = f"ablation/{experiment.name}/{experiment.seed}"
+    tell_trials(tracker, key, f"ablation {experiment.name}", trials)
+    for table in tables:
+        told = {f"{table.title}.{row}": [cell.waf for cell in cells if cell] for row, cells in table.rows.items()}
+        tracker.metrics(key, {name: sum(values) / len(values) for name, values in told.items() if values})
+        tracker.artifact(key, write_csv(page.with_name(f"{page.stem}-{table.title}.csv"), COLUMNS, ablation_rows(table)))
+    tracker.artifact(key, page)
+    tracker.close(key)
+
+
 def metrics_of(record: RoundRecord) -> dict[str, float]:
     """The numbers of a round."""
     told = {"val_waf": record.val_f1, "val_uar": record.val_uar, "val_accuracy": record.val_accuracy, "val_ece": record.val_ece}
@@ -97,9 +111,12 @@ def metrics_of(record: RoundRecord) -> dict[str, float]:
 
 def write_confusion(path: Path, counts: Ints, names: Sequence[str]) -> Path:
     """Counts as CSV, rows the truth; returns the path."""
+    return write_csv(path, ("truth \\ said", *names), [(n, *row) for n, row in zip(names, counts.tolist(), strict=True)])
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
+    """A table as CSV, whole or not at all; returns the path."""
     lines = io.StringIO()
-    rows = writer(lines, lineterminator="\n")
-    rows.writerow(("truth \\ said", *names))
-    rows.writerows((name, *row) for name, row in zip(names, counts.tolist(), strict=True))
+    writer(lines, lineterminator="\n").writerows([columns, *rows])
     write_durably(path, lines.getvalue().encode())
     return path

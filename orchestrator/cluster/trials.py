@@ -16,6 +16,7 @@ from ray import tune
 from orchestrator.cluster.corpus import Corpus
 from orchestrator.cluster.run import Run, policy_of, steps_recipe
 from orchestrator.cluster.steps import FusionSteps, StepsRecipe
+from orchestrator.reports.progress import Bar, progress
 from orchestrator.rounds.self_training import RoundPlan, best_of, run_rounds
 from orchestrator.seams import Json, SelectionPolicy
 from orchestrator.settings import Experiment
@@ -51,13 +52,15 @@ def run_trials(trials: Sequence[Trial], corpora: Sequence[Corpus], storage: Path
         steps = steps_recipe(here, corpus, shared.get(id(corpus.features)))
         shared[id(corpus.features)] = steps
         walks.append(Walk(trial.name, steps, here.rounds, policy_of(here, corpus), Run.of(here, corpus)))
-    missing = [index for index, walk in enumerate(walks) if not walk.finished]
+    missing = [walk for walk in walks if not walk.finished]
     if len(missing) < len(walks):
         print(f"resuming: {len(walks) - len(missing)} of {len(walks)} trials found", flush=True)
-    failures = _run(walks, missing, storage)
+    # Of plans that differ in their length alone the longest is walked; the others read its rounds.
+    longest = {walk.run.name: walk for walk in sorted(missing, key=lambda walk: walk.plan.total)}
+    failures = _run(list(longest.values()), storage) if longest else {}
     return [
-        replace(trial, records=walk.records, failure=failures.get(index, ""))
-        for index, (trial, walk) in enumerate(zip(trials, walks, strict=True))
+        replace(trial, records=walk.records, failure="" if walk.finished else failures.get(walk.run.name, "ended early"))
+        for trial, walk in zip(trials, walks, strict=True)
     ]
 
 
@@ -85,24 +88,41 @@ class Walk:
         return len(records) == self.plan.total or rejected >= self.plan.patience
 
 
-def _run(walks: Sequence[Walk], missing: Sequence[int], storage: Path) -> dict[int, str]:
-    """Why trials failed, by index; each is told on stderr-free lines as Tune reports it."""
-    if not missing:
-        return {}
-    tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(_walk, walks=walks), {"cpu": 1}),
-        param_space={"trial": tune.grid_search(list(missing))},
-        tune_config=tune.TuneConfig(metric="waf", mode="max", reuse_actors=True),
-        run_config=tune.RunConfig(storage_path=str(storage), verbose=0, failure_config=tune.FailureConfig(max_failures=1)),
-    )
-    results = tuner.fit()
+def _run(walks: Sequence[Walk], storage: Path) -> dict[str, str]:
+    """Walk them all; why some failed, by the name of their run, told as it is known."""
     failures = {}
+    with progress(len(walks), "trials") as bar:
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(_walk, walks=list(walks)), {"cpu": 1}),
+            param_space={"trial": tune.grid_search(list(range(len(walks))))},
+            tune_config=tune.TuneConfig(metric="waf", mode="max", reuse_actors=True),
+            run_config=tune.RunConfig(
+                storage_path=str(storage),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=1),
+                callbacks=[_Count(bar)],
+            ),
+        )
+        results = tuner.fit()
     for result in results:
         if result.error is not None:
-            index = result.config["trial"]
-            failures[index] = str(result.error).strip().splitlines()[-1][:300]
-            print(f"trial {walks[index].name} failed: {failures[index]}", flush=True)
+            walk = walks[result.config["trial"]]
+            failures[walk.run.name] = str(result.error).strip().splitlines()[-1][:300]
+            print(f"trial {walk.name} failed: {failures[walk.run.name]}", flush=True)
     return failures
+
+
+class _Count(tune.Callback):  # type: ignore[misc]
+    """Moves the bar as trials end."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+
+    def on_trial_complete(self, *_: object, **__: object) -> None:
+        self._bar.advance(1)
+
+    def on_trial_error(self, *_: object, **__: object) -> None:
+        self._bar.advance(1)
 
 
 def _walk(config: dict[str, int], walks: Sequence[Walk]) -> None:

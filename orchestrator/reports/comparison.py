@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import nan
 
-import numpy as np
-
 from orchestrator.reports import html, svg
 from orchestrator.reports.page import KEYS, Scores
 
@@ -68,23 +66,6 @@ def render_comparison(title: str, runs: Sequence[RunSummary]) -> str:
     return html.page(title, parts)
 
 
-def paired_rows(scores: Mapping[str, Sequence[float]], baseline: str) -> list[tuple[str, str, str, str]]:
-    """Rows of an ablation: name, mean ± deviation over seeds, paired difference to `baseline` ± its deviation, seeds it wins.
-
-    `scores[name]` are in the order of the seeds, the same for all. Raises ValueError when a name lacks a seed.
-    """
-    base = np.asarray(scores[baseline], np.float64)
-    rows = []
-    for name, values in scores.items():
-        if len(values) != len(base):
-            raise ValueError(f"{name} has {len(values)} seeds, {baseline} {len(base)}: paired differences need the same seeds")
-        difference = np.asarray(values, np.float64) - base
-        against = "" if name == baseline else _spread(difference, sign="+")
-        wins = "" if name == baseline else f"{int((difference > 0).sum())} of {len(base)}"
-        rows.append((name, _spread(np.asarray(values, np.float64)), against, wins))
-    return rows
-
-
 def whole(scores: Scores, model: str, key: str) -> float:
     """Score of a model with all modalities."""
     return list(scores[model].values())[-1][key]
@@ -113,8 +94,3 @@ def _by_subset(title: str, scores: Mapping[str, Scores | None]) -> str:
         if subset in by_subset
     ]
     return html.section(title, picture, html.folded("all numbers", html.table(("run", "modalities", *KEYS.values()), rows)))
-
-
-def _spread(values: np.ndarray[tuple[int], np.dtype[np.float64]], sign: str = "") -> str:
-    deviation = values.std(ddof=1) if len(values) > 1 else 0.0
-    return f"{values.mean():{sign}.3f} ± {deviation:.3f}"

@@ -15,6 +15,7 @@ from orchestrator.vocabulary import Emotions, Floats, Ints, Rejected, RoundRecor
 
 Scores = Mapping[str, Mapping[str, Mapping[str, float]]]  # model -> modality subset -> waf, uar, accuracy
 KEYS = {"waf": "WAF", "uar": "UAR", "accuracy": "accuracy"}
+ERRORS = {"ece_raw": "ECE before calibration", "ece": "after"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def render(data: ReportData) -> str:
         html.section(
             "Modalities",
             html.pair(_subsets("on the test split", data.test), _subsets("out of fold", data.out_of_fold)),
-            note="A audio, V video, T text: what the model says when the others are missing.",
+            note="A audio, V video, T text: what the model says when the others are missing, and what losing one of them costs.",
         ),
         _in_fold(data),
         html.section(
@@ -165,13 +166,27 @@ def _subsets(title: str, scores: Scores | None) -> str:
         return ""
     subsets = list(next(iter(scores.values())))
     picture = svg.bars({model: [told[subset]["waf"] for subset in subsets] for model, told in scores.items()}, subsets)
+    keys = KEYS | {
+        key: name for key, name in ERRORS.items() if all(key in told for by in scores.values() for told in by.values())
+    }
     rows = [
-        (model, subset, *(f"{told[key]:.3f}" for key in KEYS), f"{told['waf'] - by_subset[subsets[-1]]['waf']:+.3f}")
+        (model, subset, *(f"{told[key]:.3f}" for key in keys), f"{told['waf'] - by_subset[subsets[-1]]['waf']:+.3f}")
         for model, by_subset in scores.items()
         for subset, told in by_subset.items()
     ]
-    columns = ("model", "modalities", *KEYS.values(), f"WAF against {subsets[-1]}")
-    return html.part(title, picture, html.folded("all numbers", html.table(columns, rows)))
+    columns = ("model", "modalities", *keys.values(), f"WAF against {subsets[-1]}")
+    return html.part(title, picture, _losses(scores, subsets), html.folded("all numbers", html.table(columns, rows)))
+
+
+def _losses(scores: Scores, subsets: Sequence[str]) -> str:
+    """What it costs to lose one modality; nothing for a model that has only one."""
+    whole = subsets[-1]
+    without = {f"without {(set(whole) - set(subset)).pop()}": subset for subset in subsets if len(subset) == len(whole) - 1}
+    rows = [
+        (model, f"{by[whole]['waf']:.3f}", *(f"{by[subset]['waf'] - by[whole]['waf']:+.3f}" for subset in without.values()))
+        for model, by in scores.items()
+    ]
+    return html.table(("WAF", whole, *without), rows) if without else ""
 
 
 def _in_fold(data: ReportData) -> str:

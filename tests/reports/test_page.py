@@ -14,7 +14,6 @@ from orchestrator.reports.comparison import (
     RunSummary,
     comparison_rows,
     differing,
-    paired_rows,
     ranked,
     render_comparison,
 )
@@ -186,13 +185,10 @@ def test_runs_with_other_modalities_stand_beside_each_other() -> None:
     assert "nan" not in page
 
 
-def test_an_ablation_is_paired_by_seed() -> None:
-    rows = paired_rows({"base": [0.5, 0.7], "more": [0.6, 0.8], "one": [0.5, 0.9]}, "base")
-    assert rows[0] == ("base", "0.600 ± 0.141", "", "")
-    assert rows[1] == ("more", "0.700 ± 0.141", "+0.100 ± 0.000", "2 of 2")
-    assert rows[2] == ("one", "0.700 ± 0.283", "+0.100 ± 0.141", "1 of 2")
-    with pytest.raises(ValueError, match="same seeds"):
-        paired_rows({"base": [0.5, 0.7], "more": [0.6]}, "base")
+def test_the_page_says_what_losing_a_modality_costs() -> None:
+    text = " ".join(Reader(render(ReportData("bare", EMOTIONS, test=scores(0.4)))).text)
+    row = text[text.index("without T without V without A") :]  # AVT 0.700, AV 0.550, AT 0.600, VT 0.650
+    assert row.index("-0.150") < row.index("-0.100") < row.index("-0.050")
 
 
 def test_comparing_nothing_is_an_error() -> None:

@@ -1,0 +1,112 @@
+"""A teacher from outside in a real run: its answers as labels, its voice as a gate."""
+
+from __future__ import annotations
+
+import csv
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from orchestrator.cluster.corpus import Corpus, gather
+from orchestrator.cluster.run import Run, self_train
+from orchestrator.settings import Experiment
+from orchestrator.vocabulary import Split
+from tests.cluster.conftest import MakeExperiment
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def truth(make_experiment: MakeExperiment, drawn: Path) -> dict[str, str]:
+    """What is true of the pool, by clip; the first two answers of a teacher are junk."""
+    make_experiment()
+    with (drawn / "toy" / "truth.csv").open(newline="") as file:
+        return {row["clip_id"]: row["label"] for row in csv.DictReader(file)}
+
+
+def walked(experiment: Experiment) -> tuple[Corpus, Run]:
+    corpus = gather(experiment)
+    run = Run.of(experiment, corpus)
+    assert [record.index for record in self_train(experiment, corpus, run)] == [0, 1]
+    return corpus, run
+
+
+def decided(run: Run) -> dict[str, dict[str, object]]:
+    rows = pq.read_table(run.directory / "rounds" / "01" / "decisions.parquet").to_pylist()
+    return {row["clip_id"]: row for row in rows}
+
+
+def test_round_1_learns_what_a_file_of_answers_says_and_nothing_of_its_junk(
+    cluster: None, make_experiment: MakeExperiment, truth: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = tmp_path / "answers.csv"
+    junk = sorted(truth)[:2]
+    told = {**truth, junk[0]: "it is hard to say", junk[1]: ""}
+    answers.write_text("name,answer\n" + "".join(f"{clip},{said}\n" for clip, said in told.items()))
+    replayed = ("teacher=replayed", f"teacher.speaker.path={answers}", "teacher.labels=true", "rounds.rounds=1")
+    experiment = make_experiment(*replayed)
+    corpus, run = walked(experiment)
+    pool = {corpus.clips[i].clip_id for i in corpus.indices(Split.UNLABELLED)}
+    rows = decided(run)
+    assert set(rows) == pool
+    for clip, row in rows.items():
+        expected = "no answer" if clip in junk else "accepted"
+        assert row["reason"] == expected
+        vote = row["vote replayed"]
+        assert vote == (-1 if clip in junk else experiment.emotions.index(truth[clip]))
+        assert clip in junk or row["label"] == vote
+    assert {row.code for row in corpus.unanswered} >= {"UNPARSEABLE"}
+    assert "UNPARSEABLE" in capsys.readouterr().err
+
+
+class Handler(BaseHTTPRequestHandler):
+    answers: dict[str, str]
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        said = self.answers.get(Path(body["video_path"]).stem, "I cannot tell.")
+        reply = json.dumps({"response": f"The person looks {said}."}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(reply)))
+        self.end_headers()
+        self.wfile.write(reply)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(truth: dict[str, str]) -> Iterator[str]:
+    """Emotion-LLaMA's FastAPI form on loopback: right about half of the pool, silent about the rest."""
+    known = {clip: label for number, (clip, label) in enumerate(sorted(truth.items())) if number % 2}
+    handler = type("Known", (Handler,), {"answers": known})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_address[1]}/process_video"
+        running.shutdown()
+        thread.join()
+
+
+def test_a_model_behind_http_gates_what_the_students_learn(
+    cluster: None, make_experiment: MakeExperiment, truth: dict[str, str], server: str, tmp_path: Path
+) -> None:
+    gate = ("selection=agreement", "selection.voices=[Emotion-LLaMA]", "selection.least=1")
+    asked = ("teacher=emotion_llama", f"teacher.speaker.url={server}", f"teacher.speaker.cache={tmp_path / 'answers.jsonl'}")
+    _, run = walked(make_experiment(*gate, *asked, "rounds.rounds=1"))
+    rows = decided(run)
+    accepted = {clip: row for clip, row in rows.items() if row["reason"] == "accepted"}
+    silent = [clip for clip, row in rows.items() if row["vote Emotion-LLaMA"] == -1]
+    assert len(accepted) > 3
+    assert len(silent) >= len(rows) // 2
+    assert not set(silent) & set(accepted)
+    labels = run.ledger.labels(1)
+    assert labels is not None
+    votes = [rows[clip]["vote Emotion-LLaMA"] for clip in labels.clip_ids.tolist()]
+    np.testing.assert_array_equal(labels.labels, votes)
