@@ -123,7 +123,7 @@ class JobSettings:
 
     - `retry`: decode again what was rejected before. `out`: where to write, beside the run by default; `extract` writes features
       there as MERTools keeps them, and only when asked.
-    - `split`, or `videos` (a folder or one file): what `predict` speaks about. `submission`: CSV of the names a challenge asks for.
+    - `split`, or `videos` (a folder or one file): what `predict` speaks about. `submission`: CSV of names a challenge asks for.
     - `clip`: what `explain` explains. `stop`: `status` asks the run to end after the round it is in.
     - `corpus`, `folder`, `language`, `candidates`: of `import_manifest`; the last two are the language of MER2024's transcripts,
       and the split of the clips that a submission must name.
