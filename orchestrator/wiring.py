@@ -35,6 +35,8 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 def compose_config(overrides: Sequence[str]) -> DictConfig:
     """The config of a command line, checked. Raises ConfigError naming the key."""
     config = _composed(overrides)
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise ConfigError(f"{', '.join(missing)} must be set: say {missing[0]}=...")
     for where, node in _targets(config):
         _check(where, node)
     return config
@@ -86,7 +88,8 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
 def _reach(override: str) -> str:
     """`a.b=c` may set a default its YAML does not spell out; whether the class has it is checked after composition."""
     key, _, _ = override.partition("=")
-    return f"++{override}" if "." in key and key[0].isalpha() and "/" not in key else override
+    inside = "." in key and key[0].isalpha() and "/" not in key
+    return f"++{override}" if inside or key == "more_streams" else override
 
 
 def _targets(node: Any, where: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
