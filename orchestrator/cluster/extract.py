@@ -1,7 +1,7 @@
 """Clips to stored features: decode once, encode once, keep everything that was finished.
 
     clips that lack a stored row of some stream
-      └─ decode tasks (killable children)           one block = `clips_per_block` clips, planned before anything runs
+      └─ decode tasks (killable children)           one block = `clips_per_block` clips, or BLOCK_BYTES of long ones
            └─ video pool ── shard ──► FeatureStore       frames cross the object store once, then are dropped
                 └─ audio pool ── shard ──► FeatureStore
                      └─ text pool ── shard ──► FeatureStore
@@ -10,6 +10,9 @@
 Each pool commits its shard before it hands the rest of the block on, so a crash redoes at most a block. Shards are named by their
 content: a block that Ray runs twice is stored once. A clip that cannot be decoded becomes a `Rejected` row; a clip without sound,
 picture or words keeps its row with the presence flag off.
+
+What is under way is bounded in bytes: by BLOCK_BYTES in a decode task, and between stages by Ray Data, which starts no decoding
+while the blocks that wait fill half of the object store.
 """
 
 from __future__ import annotations
@@ -46,6 +49,7 @@ assert set(PIPELINE_ORDER) == set(MODALITIES)
 HEAVY = {"video": "frames", "audio": "waveform"}  # the column a modality is the last to read
 RESTARTS = 10  # of one encoder actor: Ray's default restarts an actor that always dies for ever
 STATUS = ["clip_id", "stage", "code", "detail"]
+BLOCK_BYTES = 64 << 20  # of frames and sound that a decode task holds: thirty usual clips, or one of ten minutes
 
 
 def stream_fingerprint(recipe: EncoderRecipe, decode: DecodeSettings) -> str:
@@ -225,21 +229,34 @@ class EncodeClips:
         return _with_failures(block, failures)
 
 
-def decode_block(block: pa.Table, *, decode: DecodeSettings | None, root: str, meter: Any = None) -> pa.Table:
+def decode_block(block: pa.Table, *, decode: DecodeSettings | None, root: str, meter: Any = None) -> Iterator[pa.Table]:
     """A Ray Data task: planned clips to frames and sound; a clip that fails keeps its row, with the reason.
 
-    `decode` None leaves the files closed: only transcripts are read.
+    Long clips leave in several tables, so that a worker holds BLOCK_BYTES and not a block of any size. `decode` None leaves the
+    files closed: only transcripts are read.
     """
     started = monotonic()
+    results: list[DecodedClip | Rejected] = []
     clips = [Clip(**row, split=Split.UNLABELLED) for row in block.drop_columns(["wanted"]).to_pylist()]
-    results = [_sandbox(decode, root).decode(clip) if decode else _words_only(clip) for clip in clips]
+    first = held = 0
+    for number, clip in enumerate(clips, start=1):
+        result = _sandbox(decode, root).decode(clip) if decode else _words_only(clip)
+        results.append(result)
+        held += 0 if isinstance(result, Rejected) else result.frames.nbytes + result.waveform.nbytes
+        if held < BLOCK_BYTES and number < len(clips):
+            continue
+        if meter is not None:
+            meter.add.remote("decode", len(results), monotonic() - started)
+        yield _decoded(results, clips[first:number]).append_column("wanted", block["wanted"].slice(first, len(results)))
+        started, first, held, results = monotonic(), number, 0, []
+
+
+def _decoded(results: Sequence[DecodedClip | Rejected], clips: Sequence[Clip]) -> pa.Table:
     usable = [_words_only(clip) if isinstance(r, Rejected) else r for r, clip in zip(results, clips, strict=True)]
     reasons = [result if isinstance(result, Rejected) else None for result in results]
-    table = to_table(usable).append_column("wanted", block["wanted"])
+    table = to_table(usable)
     for column in STATUS[1:]:
         table = table.append_column(column, pa.array([getattr(reason, column, None) for reason in reasons], pa.string()))
-    if meter is not None:
-        meter.add.remote("decode", block.num_rows, monotonic() - started)
     return table
 
 

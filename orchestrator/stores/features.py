@@ -99,12 +99,15 @@ class FeatureStore:
             self._put(_shelf("quarantine", shelf), pa.Table.from_arrays(columns, schema=QUARANTINE))
 
     def rejected(self, shelf: str, digests: Mapping[str, str] | None = None) -> list[Rejected]:
-        """Clips kept by `reject`, one row a clip, sorted. With `digests`, a clip whose file has changed since is left out."""
+        """Clips kept by `reject`, one row a clip, sorted. With `digests`, a clip whose file has changed since is left out.
+
+        So is one that could not be read then (its digest is "") and can be now.
+        """
         rows: dict[str, Rejected] = {}
         for table in self._tables(_shelf("quarantine", shelf), None):
             for row in table.to_pylist():
                 digest = row.pop("digest")
-                if digests is None or not digest or digests.get(row["clip_id"]) == digest:
+                if digests is None or digests.get(row["clip_id"], digest) == digest:
                     rows[row["clip_id"]] = Rejected(**row)
         return [rows[clip_id] for clip_id in sorted(rows)]
 

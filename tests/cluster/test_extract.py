@@ -1,28 +1,24 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
-import signal
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from orchestrator.cluster.corpus import Corpus, gather
+from orchestrator.cluster.corpus import Corpus, gather, read_clips
+from orchestrator.cluster.extract import decode_block, plan_blocks
 from orchestrator.errors import TooManyRejected
-from orchestrator.media.decoding import decode
+from orchestrator.media.decoding import DecodeSettings, decode
 from orchestrator.settings import Experiment
 from tests.cluster.conftest import MakeExperiment
+from tests.cluster.killing import DECODER, ENCODER, killing
 from tests.endpoint import Endpoint
 
 pytestmark = pytest.mark.cluster
-ENCODER, DECODER = "ray::MapWorker(MapBatches(EncodeClips))", "-m orchestrator.media.child"
 
 
 def as_encoded(experiment: Experiment) -> Corpus:
@@ -107,6 +103,19 @@ def test_a_clip_that_cannot_be_decoded_is_a_row_with_a_reason_and_so_is_its_twin
     np.testing.assert_array_equal(after.features.values["audio"], before.features.values["audio"][rows])
 
 
+def test_long_clips_leave_the_decoder_in_pieces_of_bounded_size(
+    make_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = read_clips(make_experiment())[:5]
+    (block,) = plan_blocks(clips, {clip.clip_id: ["video"] for clip in clips}, 16)
+    settings, root = DecodeSettings(), str(Path(clips[0].path).parent)
+    (whole,) = decode_block(block, decode=settings, root=root)
+    monkeypatch.setattr("orchestrator.cluster.extract.BLOCK_BYTES", 1)
+    pieces = list(decode_block(block, decode=settings, root=root))
+    assert [piece.num_rows for piece in pieces] == [1] * 5
+    assert pa.concat_tables(pieces).equals(whole)
+
+
 def test_hints_are_asked_once_and_read_by_the_text_encoder(
     cluster: None, make_experiment: MakeExperiment, endpoint: Endpoint, tmp_path: Path
 ) -> None:
@@ -123,40 +132,12 @@ def test_hints_are_asked_once_and_read_by_the_text_encoder(
     assert len(endpoint.bodies) == lines
 
 
-@contextmanager
-def killing(*names: str) -> Iterator[list[str]]:
-    """Kills one process of each name as soon as there is one, as a spot machine or the kernel would."""
-    killed: list[str] = []
-    over = threading.Event()
-
-    def hunt() -> None:
-        while not over.is_set() and len(killed) < len(names):
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
-                try:
-                    words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                except OSError:
-                    continue
-                for name in set(names) - set(killed):
-                    if name in words:
-                        os.kill(int(path.parent.name), signal.SIGKILL)
-                        killed.append(name)
-            time.sleep(0.02)
-
-    hunter = threading.Thread(target=hunt)
-    hunter.start()
-    try:
-        yield killed
-    finally:
-        over.set()
-        hunter.join()
-
-
 def test_killed_encoders_and_decoders_lose_and_double_nothing(
     cluster: None, make_experiment: MakeExperiment, tmp_path: Path
 ) -> None:
     experiment = make_experiment()
     undisturbed = as_encoded(experiment)
-    with killing(ENCODER, DECODER) as killed:
+    with killing([ENCODER, DECODER]) as killed:
         again = as_encoded(make_experiment("cluster.clips_per_block=4", store=tmp_path / "store"))
     assert sorted(killed) == sorted([ENCODER, DECODER])
     assert again.rejected == ()

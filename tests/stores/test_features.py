@@ -203,9 +203,9 @@ def test_rejected_clips_are_kept_until_forgotten(root: str) -> None:
 
 def test_a_file_that_was_mended_is_no_longer_rejected(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path)
-    rows = [Rejected("a", "decode", "EMPTY", ""), Rejected("b", "decode", "EMPTY", ""), Rejected("c", "media", "NOT_REGULAR", "")]
-    store.reject("f1", rows, {"a": "old", "b": "same", "c": ""})
-    kept = store.rejected("f1", {"a": "new", "b": "same", "c": ""})
+    rows = [Rejected(name, "decode", "EMPTY", "") for name in "abcd"]
+    store.reject("f1", rows, {"a": "old", "b": "same", "c": "", "d": ""})
+    kept = store.rejected("f1", {"a": "new", "b": "same", "c": "", "d": "readable now"})
     assert [row.clip_id for row in kept] == ["b", "c"]
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from orchestrator.errors import Diverged
-from orchestrator.models.fusion import AttentionFusion, GatedExperts, Head, Linear
+from orchestrator.models.fusion import AttentionFusion, GatedExperts, Linear
 from orchestrator.models.modality_dropout import ModalityDropout
 from orchestrator.training.columns import Columns, bases
 from orchestrator.training.ensemble import Ensemble, FusionRecipe, fit_members, member_groups, subset_logits
