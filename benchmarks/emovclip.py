@@ -84,7 +84,7 @@ def build(model: str, variant: str) -> EmoVclip:
     """The published scheme, from block 0 or from half the depth."""
     clip = load_clip(model, RANDOM)
     layers = len(clip.visual.transformer.resblocks)
-    scheme = PromptScheme(first_layer=layers // 2 if VARIANTS[variant] is None else 0, words={})
+    scheme = PromptScheme(first_layer=layers // 2 if VARIANTS[variant] is None else 0, summary="full", context=8, words={})
     return EmoVclip(clip, get_tokenizer(model), scheme, NAMES, seed=0)
 
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -171,14 +172,9 @@ def load_clip(model: str = TINY, weights: str | None = None) -> nn.Module:
     from safetensors.torch import load_file
 
     files = _find(model, weights)
-    root = logging.getLogger()
-    root.addFilter(_no_alarm)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            module: nn.Module = open_clip.create_model(_register(files, model), load_weights=False, pretrained_text=False)
-    finally:
-        root.removeFilter(_no_alarm)
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module: nn.Module = open_clip.create_model(_register(files, model), load_weights=False, pretrained_text=False)
     if files.weights:
         try:
             module.load_state_dict(load_file(files.weights))
@@ -190,16 +186,27 @@ def load_clip(model: str = TINY, weights: str | None = None) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def _no_alarm(record: logging.LogRecord) -> bool:
-    """open_clip warns of random weights before we have loaded ours."""
-    return "No pretrained weights loaded" not in record.getMessage()
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """open_clip tells the root logger its every step, and warns of random weights before we have loaded ours."""
+
+    def worth_saying(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.INFO and "No pretrained weights loaded" not in record.getMessage()
+
+    root = logging.getLogger()
+    root.addFilter(worth_saying)
+    try:
+        yield
+    finally:
+        root.removeFilter(worth_saying)
 
 
 def clip_tokenizer(model: str = TINY, weights: str | None = None) -> Callable[[Sequence[str]], Tensor]:
     """Texts to token ids `(B, context length)` of this model. Raises ModelUnavailable."""
     import open_clip
 
-    tokenizer: Callable[[Sequence[str]], Tensor] = open_clip.get_tokenizer(_register(_find(model, weights), model))
+    with _quiet():
+        tokenizer: Callable[[Sequence[str]], Tensor] = open_clip.get_tokenizer(_register(_find(model, weights), model))
     return tokenizer
 
 

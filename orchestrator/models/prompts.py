@@ -70,13 +70,13 @@ class PromptScheme:
     """
 
     frames: int = 8
-    first_layer: int = 0
+    first_layer: int = -1
     time: bool = True
     global_prompts: int = 8
     local_prompts: bool = True
-    summary: Literal["full", "shared", "low_rank", "none"] = "full"
+    summary: Literal["full", "shared", "low_rank", "none"] = "none"
     rank: int = 16
-    context: int | str = 8
+    context: int | str = "a person who looks"
     class_specific: bool = True
     class_position: Literal["end", "middle", "front"] = "end"
     words: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: WORDS)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, InputError
 from orchestrator.models.emovclip import EmoVclip
 from orchestrator.models.fold_models import finish, fold_file, judged_file, write_tensors
 from orchestrator.models.prompts import Tokenize
@@ -72,7 +72,10 @@ def tune_folds(
     for fold in range(task.count) if only is None else only:
         if fold_file(directory, fold).exists():
             continue
-        model = EmoVclip(clip, tokenize, task.recipe.scheme, task.names, seed=task.seed)  # folds start alike
+        try:
+            model = EmoVclip(clip, tokenize, task.recipe.scheme, task.names, seed=task.seed)  # folds start alike
+        except ValueError as error:
+            raise ConfigError(f"prompts.scheme does not suit this CLIP: {error}") from error
         model.checkpointing = task.recipe.checkpointing
         held_out, train = np.flatnonzero(task.folds == fold), np.flatnonzero(task.folds != fold)
         progress = directory / f"fold_{fold}.progress"
@@ -108,8 +111,10 @@ def seal(task: TuningTask, directory: Path) -> None:
 
 def _tokens(task: TuningTask, model: EmoVclip, directory: Path, workers: Workers) -> Tokens:
     recipe = task.recipe
-    if not recipe.looks:
+    if not recipe.looks or not model.first_layer:
         return LiveTokens(model, task.frames, recipe.augmentation, seed=task.seed)
+    if workers.rank == 0:
+        _check_room(model, task, directory)
     stored = cache_trunk(
         model,
         task.frames,
@@ -122,3 +127,17 @@ def _tokens(task: TuningTask, model: EmoVclip, directory: Path, workers: Workers
     )
     workers.wait()
     return CachedTokens(stored, model.logit_scale.device)
+
+
+def _check_room(model: EmoVclip, task: TuningTask, directory: Path) -> None:
+    """Raises InputError when the trunk's tokens would not fit on the disk."""
+    patches, width = model.tower.positional_embedding.shape
+    tokens = patches if model.first_layer < len(model.tower.transformer.resblocks) else 1
+    needed = 2 * tokens * width * sum(len(frames) for frames in task.frames) * task.recipe.looks
+    there = sum(path.stat().st_size for path in (directory / "trunk").rglob("*.npy"))
+    free = shutil.disk_usage(directory).free
+    if needed - there > 0.9 * free:
+        raise InputError(
+            f"the cached trunk needs {needed / 1e9:.1f} GB in {directory}, {free / 1e9:.1f} GB are free: lower prompts.looks="
+            f"{task.recipe.looks}, or set it to 0 to compute the trunk anew in every epoch"
+        )

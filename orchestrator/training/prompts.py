@@ -48,7 +48,8 @@ class PromptRecipe:
     - `patience`: epochs without a lower loss on clips set aside (the next fold, so other speakers) before a fold stops, and its
       best epoch is taken; 0 trains for all `epochs` on all training clips. The held-out fold is never asked.
     - `values`: what of a clip becomes its video feature, see `encoders.emovclip.TunedClip`; changes no weight.
-    - `looks`: for first_layer > 0, how many augmented looks at a clip are cached; 0 computes the trunk anew in every epoch.
+    - `looks`: how many looks at a clip (the first one plain, the others augmented) are cached as tokens below `first_layer`, half
+      precision; 0 computes them anew in every epoch, and so does first_layer=0, where there is next to nothing to save.
     """
 
     scheme: PromptScheme = field(default_factory=PromptScheme)
@@ -65,7 +66,7 @@ class PromptRecipe:
     max_norm: float = 1.0
     patience: int = 0
     values: Literal["embedding", "hidden", "embedding+logits"] = "embedding"
-    looks: int = 0
+    looks: int = 4
     checkpointing: bool = False
 
     def __post_init__(self) -> None:
@@ -111,7 +112,7 @@ def tune(
     learnt_from = np.setdiff1d(train, [] if stop_by is None else stop_by)
     weights = _clip_weights(labels, learnt_from, recipe)
     frozen = predict(model, tokens, np.arange(len(labels)), model.zero_shot) if recipe.anchor else None
-    lesson = _Lesson(recipe, model, tokens, torch.from_numpy(labels), weights, frozen, workers)
+    lesson = _Lesson(recipe, model, tokens, torch.tensor(labels), weights, frozen, workers)
     run = TuningRun(model, recipe, math.ceil(len(learnt_from) / recipe.clips_per_batch))
     if progress is not None and progress.exists():
         run.restore(progress)
@@ -209,7 +210,7 @@ def _loss_of(model: EmoVclip, tokens: Tokens, labels: Ints, clips: Ints, workers
     """Cross-entropy of clips as they are; worker 0 looks, all hear the same."""
     loss = torch.zeros(1, dtype=torch.float64, device=model.logit_scale.device)
     if workers.rank == 0:
-        loss += F.cross_entropy(predict(model, tokens, clips), torch.from_numpy(labels[clips])).to(loss.device)
+        loss += F.cross_entropy(predict(model, tokens, clips), torch.tensor(labels[clips])).to(loss.device)
     return float(workers.sum(loss))
 
 
