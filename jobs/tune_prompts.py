@@ -6,7 +6,7 @@ python -m jobs.tune_prompts experiment=toy prompts=emovclip
 from jobs.launch import Command, launch
 from orchestrator.cluster.corpus import check_inputs, files_root, frozen_folds, read_clips
 from orchestrator.cluster.session import session
-from orchestrator.cluster.tune import held_out_scores, tuned_clip
+from orchestrator.cluster.tune import held_out_table, tuned_clip
 from orchestrator.reports.console import show_rows
 
 
@@ -16,8 +16,8 @@ def main(command: Command) -> None:
     with session(experiment.cluster):
         clips = read_clips(experiment)
         encoder = tuned_clip(experiment, clips, frozen_folds(clips, experiment), files_root(experiment))
-    columns, rows = held_out_scores(encoder)
-    show_rows("labelled clips, each judged by the fold model that never saw it", columns, rows)
+    told = held_out_table(encoder)
+    show_rows(f"{told.title}. {told.note}", told.columns, told.rows)
     print(f"tuned prompts: {encoder.checkpoint}")
 
 

@@ -19,6 +19,7 @@ from orchestrator.cluster.corpus import Corpus, files_root, groups_of
 from orchestrator.cluster.extract import extract, read_features
 from orchestrator.cluster.run import load_student, steps_recipe
 from orchestrator.cluster.steps import FusionSteps, subset_labels
+from orchestrator.cluster.tune import held_out_table, telling_frames
 from orchestrator.encoders.emovclip import TunedClip
 from orchestrator.reports.page import Table
 from orchestrator.rounds.speakers import Usual, within_speakers
@@ -33,6 +34,16 @@ NOTE = (
     "fusion trusts it and looks good on labelled clips, and on speakers nobody learnt from nothing is left of that. This run "
     "uses features out of fold."
 )
+
+
+def prompt_tables(experiment: Experiment, corpus: Corpus) -> list[Table]:
+    """What a report tells of tuned prompts; nothing when none were tuned. Reads test labels, as `leak_table` does."""
+    tuned = [recipe for recipe in corpus.recipes if isinstance(recipe, TunedClip)]
+    if not tuned:
+        return []
+    ids = {clip.digest: clip.clip_id for clip in corpus.clips}
+    leak = leak_table(experiment, corpus)
+    return [held_out_table(tuned[0]), *([leak] if leak else []), telling_frames(tuned[0], ids, experiment.emotions.names)]
 
 
 def leak_table(experiment: Experiment, corpus: Corpus) -> Table | None:

@@ -17,6 +17,7 @@ import numpy as np
 from orchestrator import metrics
 from orchestrator.cluster.champion import USUAL, write_usual
 from orchestrator.cluster.corpus import Corpus
+from orchestrator.cluster.leak import prompt_tables
 from orchestrator.cluster.report import OnTest, RunStory
 from orchestrator.cluster.run import Run, load_student
 from orchestrator.cluster.steps import KIND, predict, subset_labels
@@ -44,7 +45,7 @@ def in_public(
             tell_round(tracker, run, record)
             story.write(records)
         test = score_test(experiment, corpus, records)
-        story.write(records, test)
+        story.write(records, test, prompt_tables(experiment, corpus))
         best = best_of(records)
         answers = answer_all(experiment, corpus, run, best)
         write_answers(run.directory / "predictions", answers, [clip.split.value for clip in corpus.clips], experiment.emotions)

@@ -51,8 +51,8 @@ class RunStory:
         self._experiment, self._corpus, self._run, self._settings = experiment, corpus, run, settings
         self._by_student: dict[str, dict[str, dict[str, float]]] = {}
 
-    def write(self, records: Sequence[RoundRecord], test: OnTest | None = None) -> None:
-        """The page and the list of clips to look at, of the rounds so far."""
+    def write(self, records: Sequence[RoundRecord], test: OnTest | None = None, tables: Sequence[Table] = ()) -> None:
+        """The page and the list of clips to look at, of the rounds so far; `tables` are further ones for the page."""
         experiment, corpus = self._experiment, self._corpus
         best = best_of(list(records))
         scored = self._run.ledger.scored(best.index)
@@ -83,7 +83,7 @@ class RunStory:
                 ],
                 notes=(NOTE,),
                 settings={key: value for key, value in flatten(self._settings).items() if not key.startswith("job.")},
-                tables=self._external(pool),
+                tables=[*self._external(pool), *tables],
             ),
         )
         attention = {

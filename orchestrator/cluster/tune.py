@@ -29,6 +29,7 @@ from orchestrator.errors import ConfigError
 from orchestrator.metrics import scores
 from orchestrator.models.fold_models import RECIPE, read_fold_models, read_judged
 from orchestrator.models.prompts import Tokenize
+from orchestrator.reports.page import Table
 from orchestrator.reports.progress import progress
 from orchestrator.settings import Experiment
 from orchestrator.stores.fingerprint import fingerprint
@@ -71,8 +72,8 @@ def tuned_clip(experiment: Experiment, clips: Sequence[Clip], folds: Mapping[str
     return TunedClip(checkpoint=str(directory), base=base, stream=base.stream, values=experiment.prompts.values)
 
 
-def held_out_scores(encoder: TunedClip) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Columns and rows: what tuning is worth on clips the models never saw, beside the frozen CLIP's zero-shot labels."""
+def held_out_table(encoder: TunedClip) -> Table:
+    """What tuning is worth on clips the models never saw, beside the frozen CLIP's zero-shot labels."""
     found = read_fold_models(Path(encoder.checkpoint))
     judged = read_judged(found.directory, found.count)
     labels = judged["labels"].numpy()
@@ -81,7 +82,26 @@ def held_out_scores(encoder: TunedClip) -> tuple[tuple[str, ...], list[tuple[str
         told = scores(labels, logits.argmax(dim=1).numpy())
         loss = torch.nn.functional.cross_entropy(logits, judged["labels"])
         rows.append((name, str(len(labels)), *(f"{told[key]:.3f}" for key in ("waf", "uar", "accuracy")), f"{loss:.3f}"))
-    return ("model", "clips", "WAF", "UAR", "accuracy", "cross-entropy"), rows
+    title = "CLIP before and after prompt tuning"
+    note = "Labelled clips, faces alone, each judged by the fold model that never saw it."
+    return Table(title, ("model", "clips", "WAF", "UAR", "accuracy", "cross-entropy"), rows, note)
+
+
+def telling_frames(encoder: TunedClip, clip_ids: Mapping[str, str], names: Sequence[str], *, shown: int = 20) -> Table:
+    """Which frames spoke for the label of clips that were held out, the most uneven first; `clip_ids` by digest."""
+    found = read_fold_models(Path(encoder.checkpoint))
+    judged = read_judged(found.directory, found.count)
+    digests = [digest for fold in range(found.count) for digest in sorted(found.folds) if found.folds[digest] == fold]
+    rows = []
+    for row in judged["spread"].argsort(descending=True).tolist():
+        if digests[row] in clip_ids:
+            label, frames = int(judged["labels"][row]), int(judged["frames"][row])
+            spoke = judged["frame_logits"][row, :frames, label]
+            attention = " ".join(f"{share:.0%}" for share in judged["attention"][row, :frames].tolist())
+            said = " ".join(f"{logit:+.1f}" for logit in (spoke - spoke.mean()).tolist())
+            rows.append((clip_ids[digests[row]], names[label], said, attention))
+    note = "How far each frame's logit for the human label lies above the clip's mean, and how much the tower looks at the frame."
+    return Table("Frames that carried the label", ("clip", "label", "frame by frame", "attention"), rows[:shown], note)
 
 
 @dataclass(frozen=True, slots=True)

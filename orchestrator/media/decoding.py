@@ -33,6 +33,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from orchestrator.errors import Undecodable
+from orchestrator.media.faces import FaceCrop, detector
 from orchestrator.media.pictures import Damage, by_decord, by_pyav, shrinker
 from orchestrator.media.preflight import FORMATS, opened
 from orchestrator.media.sampling import UniformFrames, nearest
@@ -49,6 +50,7 @@ _MAX_RATE_FPS = 1000
 class DecodeSettings:
     """How clips are decoded, and what is too much.
 
+    - `faces`: "haar" crops every picture to the face in it, see `media.faces`; its squares are `short_side_px` wide.
     - `frames`: T moments of each clip. `short_side_px`: larger pictures are shrunk to it. `rate_hz`: of the waveform.
     - `decoder`: of the pictures. Limits are per clip; `timeout_s` is wall clock, `max_child_mb` the memory of a decode child.
     """
@@ -57,6 +59,7 @@ class DecodeSettings:
     short_side_px: int = 224
     rate_hz: int = 16_000
     decoder: Literal["decord", "pyav"] = "pyav"
+    faces: Literal["none", "haar"] = "none"
     max_duration_s: float = 600.0
     max_bytes: int = 2 << 30
     max_side_px: int = 4096
@@ -76,13 +79,21 @@ class DecodeSettings:
         ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"decode.{name} must be positive, got {getattr(self, name)}")
+        if self.faces not in ("none", "haar"):
+            raise ValueError(f"decode.faces is 'none' or 'haar', got {self.faces!r}")
+        if self.faces == "haar":
+            try:
+                detector()
+            except ValueError as error:
+                raise ValueError(f"decode.faces=haar {error}") from None
         if self.decoder not in ("decord", "pyav"):
             raise ValueError(f"decode.decoder is 'decord' or 'pyav', got {self.decoder!r}")
 
     def identity(self, *, sound_only: bool = False) -> Mapping[str, Json]:
         """What can change a feature; time and memory limits only decide whether there is one."""
         kept = ("rate_hz",) if sound_only else ("frames", "short_side_px", "rate_hz", "decoder")
-        return {"version": 1, **{name: value for name, value in asdict(self).items() if name in kept}}
+        told: dict[str, Json] = {"version": 1, **{name: value for name, value in asdict(self).items() if name in kept}}
+        return told if sound_only or self.faces == "none" else {**told, "faces": detector()}
 
 
 def decode(clip: Clip, settings: DecodeSettings, root: str = "/") -> DecodedClip:
@@ -194,7 +205,8 @@ def _pictures(
     """Frames `(T, H, W, 3)`, their times `(T,)` and flags. Raises Undecodable."""
     index = nearest(read.times_s, UniformFrames(settings.frames).times_s(read.duration_s))  # (T,)
     wanted = np.unique(read.stamps[index]).tolist()
-    shrink, damage, turned = shrinker(settings.short_side_px), Damage(), False
+    faces = FaceCrop(settings.short_side_px) if settings.faces == "haar" else None
+    shrink, damage, turned = faces or shrinker(settings.short_side_px), Damage(), False
     pictures: dict[int, NDArray[np.uint8]] = {}
     sizes = set()
     decoder = by_decord if settings.decoder == "decord" else by_pyav
@@ -216,5 +228,6 @@ def _pictures(
         "ROTATED": turned,
         "EDITED": read.hidden > 0.05 * read.packets,
         "RESIZED": len(sizes) > 1,
+        "NO_FACE": faces is not None and not faces.found,
     }
     return np.stack([pictures[stamp] for stamp in read.stamps[index].tolist()]), read.times_s[index], flags

@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional as F
 
 from orchestrator.errors import DamagedArtifact
 from orchestrator.models.emovclip import EmoVclip
@@ -59,14 +60,23 @@ def fold_file(directory: Path, fold: int) -> Path:
 
 
 def judged_file(directory: Path, fold: int) -> Path:
-    """Where a fold's held-out clips stand: `labels` `(n,)`, `tuned` and `zero_shot` logits `(n, K)`."""
+    """Where a fold's held-out clips stand, in the order of their digests; see `read_judged`."""
     return directory / f"judged_{fold}.safetensors"
 
 
 def read_judged(directory: Path, folds: int) -> dict[str, Tensor]:
-    """All labelled clips, each judged by the model that never saw it: `labels` `(N,)`, `tuned`, `zero_shot` `(N, K)`."""
+    """All labelled clips, fold by fold, each judged by the model that never saw it.
+
+    `labels` `(N,)`, `tuned` and `zero_shot` logits `(N, K)`, `frames` `(N,)` how many there are, `frame_logits` `(N, T, K)` and
+    `attention` `(N, T)` with zeros behind them, `spread` `(N,)`: deviation over frames of the label's logit.
+    """
     parts = [read_tensors(judged_file(directory, fold)) for fold in range(folds)]
-    return {name: torch.cat([part[name] for part in parts]) for name in ("labels", "tuned", "zero_shot")}
+    longest = max(part["attention"].shape[1] for part in parts)
+    for part in parts:
+        missing = longest - part["attention"].shape[1]
+        part["attention"] = F.pad(part["attention"], (0, missing))
+        part["frame_logits"] = F.pad(part["frame_logits"], (0, 0, 0, missing))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -36,8 +36,7 @@ class ReportData:
     - `records`: the rounds. `precision_by_class` by round: share of accepted labels that are true, None where unknown.
     - `confusion`, `test_confusion` `(C, C)`: final model, out of fold and on the test split.
     - `reliability`: tables of `metrics.reliability` by name, say "raw" and "calibrated".
-    - `out_of_fold`, `test`: scores by model and modality subset, the largest subset last. `in_fold`: the same models on clips
-      they have learnt from: how far that is above `out_of_fold` is how much a naive score would flatter.
+    - `out_of_fold`, `test`: scores by model and modality subset, the largest subset last.
     - `doubtful`: clips whose human label would be worth most, `suspect`: human labels that look wrong; rows of (clip, reason).
     """
 
@@ -49,7 +48,6 @@ class ReportData:
     reliability: Mapping[str, Floats] = field(default_factory=dict)
     out_of_fold: Scores | None = None
     test: Scores | None = None
-    in_fold: Scores | None = None
     test_confusion: Ints | None = None
     precision_by_class: Mapping[int, Sequence[float | None]] | None = None
     rejected: Sequence[Rejected] = ()
@@ -80,7 +78,6 @@ def render(data: ReportData) -> str:
             html.pair(_subsets("on the test split", data.test), _subsets("out of fold", data.out_of_fold)),
             note="A audio, V video, T text: what the model says when the others are missing, and what losing one of them costs.",
         ),
-        _in_fold(data),
         html.section(
             "Confusion of the final model",
             html.pair(
@@ -187,22 +184,6 @@ def _losses(scores: Scores, subsets: Sequence[str]) -> str:
         for model, by in scores.items()
     ]
     return html.table(("WAF", whole, *without), rows) if without else ""
-
-
-def _in_fold(data: ReportData) -> str:
-    if not data.in_fold or not data.out_of_fold:
-        return ""
-    rows = []
-    for model, by_subset in data.in_fold.items():
-        seen, unseen = list(by_subset.values())[-1], list(data.out_of_fold[model].values())[-1]
-        rows += [
-            (model, name, f"{seen[key]:.3f}", f"{unseen[key]:.3f}", f"{seen[key] - unseen[key]:+.3f}")
-            for key, name in KEYS.items()
-        ]
-    note = "The difference is what scoring on clips the model has learnt from would flatter it by."
-    return html.section(
-        "In fold against out of fold", html.table(("model", "score", "in fold", "out of fold", "by"), rows), note=note
-    )
 
 
 def _confusion(title: str, counts: Ints | None, names: Sequence[str]) -> str:

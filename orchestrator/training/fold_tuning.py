@@ -15,14 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from orchestrator.errors import ConfigError, InputError
 from orchestrator.models.emovclip import EmoVclip
 from orchestrator.models.fold_models import finish, fold_file, judged_file, write_tensors
 from orchestrator.models.prompts import Tokenize
 from orchestrator.seams import Json
-from orchestrator.training.prompts import Ints, PromptRecipe, predict, tune
+from orchestrator.training.prompts import Ints, PromptRecipe, look, predict, tune
 from orchestrator.training.trunk import CachedTokens, Frames, LiveTokens, Tokens, cache_trunk
 from orchestrator.training.tuning_run import EpochReport
 from orchestrator.training.workers import ALONE, Workers
@@ -94,12 +95,27 @@ def tune_folds(
             progress=progress,
         )
         if workers.rank == 0:
-            said = {"tuned": predict(model, tokens, held_out), "zero_shot": predict(model, tokens, held_out, model.zero_shot)}
-            write_tensors(judged_file(directory, fold), {"labels": torch.from_numpy(task.labels[held_out]), **said})
+            write_tensors(judged_file(directory, fold), judged(model, tokens, task.labels, held_out))
             write_tensors(fold_file(directory, fold), model.tensors())
             progress.unlink(missing_ok=True)
         workers.wait()
     return directory
+
+
+def judged(model: EmoVclip, tokens: Tokens, labels: Ints, clips: Ints) -> dict[str, Tensor]:
+    """What a model says of clips it never saw, and what the frozen CLIP says; see `fold_models.read_judged`."""
+    looks = look(model, tokens, clips)
+    own = torch.tensor(labels[clips])
+    by_label = [seen.frame_logits[:, label] for seen, label in zip(looks, own.tolist(), strict=True)]
+    return {
+        "labels": own,
+        "tuned": torch.stack([seen.logits for seen in looks]),
+        "zero_shot": predict(model, tokens, clips, model.zero_shot),
+        "frames": torch.tensor([len(seen.attention) for seen in looks]),
+        "frame_logits": pad_sequence([seen.frame_logits for seen in looks], batch_first=True),
+        "attention": pad_sequence([seen.attention for seen in looks], batch_first=True),
+        "spread": torch.stack([logits.std(correction=0) for logits in by_label]),
+    }
 
 
 def seal(task: TuningTask, directory: Path) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from orchestrator.models.emovclip import EmoVclip
+from orchestrator.models.emovclip import EmoVclip, Seen
 from orchestrator.models.prompts import PromptScheme
 from orchestrator.seams import Json
 from orchestrator.training.augmentation import Augmentation
@@ -147,6 +147,18 @@ def predict(
             logits = model(x, classes, mask).logits if score is None else score(x, mask)
             rows.append(logits.float().cpu())
     return torch.cat(rows)
+
+
+def look(model: EmoVclip, tokens: Tokens, clips: Ints) -> list[Seen]:
+    """What a model makes of each clip as it is, on the CPU, without the batch axis and without padding."""
+    seen = []
+    with torch.inference_mode(), _autocast(model):
+        classes = model.classes()
+        for clip in clips.tolist():
+            x, _ = tokens([clip], PLAIN)
+            told = model(x, classes)
+            seen.append(Seen(*(getattr(told, field.name)[0].float().cpu() for field in fields(Seen))))
+    return seen
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import torch
 
 from orchestrator.cluster.corpus import files_root, frozen_folds, gather, read_clips
 from orchestrator.cluster.leak import in_fold, leak_table
-from orchestrator.cluster.tune import held_out_scores, tuned_clip
+from orchestrator.cluster.tune import held_out_table, telling_frames, tuned_clip
 from orchestrator.encoders.emovclip import TunedClip
 from orchestrator.errors import ConfigError
 from orchestrator.models.fold_models import read_fold_models
@@ -49,9 +49,12 @@ def test_tuned_features_are_out_of_fold_and_the_report_shows_what_a_leak_would_c
     assert "tuned prompts" in capsys.readouterr().out
     video = next(recipe for recipe in corpus.recipes if recipe.stream == "video")
     assert isinstance(video, TunedClip)
-    columns, rows = held_out_scores(video)
-    assert [row[:2] for row in rows] == [("zero-shot", str(len(corpus.folds))), ("tuned", str(len(corpus.folds)))]
-    assert len(columns) == len(rows[0])
+    judged = held_out_table(video)
+    assert [row[:2] for row in judged.rows] == [("zero-shot", str(len(corpus.folds))), ("tuned", str(len(corpus.folds)))]
+    ids = {clip.digest: clip.clip_id for clip in corpus.clips}
+    frames = telling_frames(video, ids, experiment.emotions.names)
+    labels = {clip.clip_id: experiment.emotions.names[clip.label] for clip in corpus.clips if clip.label is not None}
+    assert all(labels[row[0]] == row[1] and len(row[2].split()) == experiment.decode.frames for row in frames.rows)
 
     raw = replace(experiment, data=replace(experiment.data, within_speakers=False))
     honest = gather(raw)

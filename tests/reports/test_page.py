@@ -62,7 +62,6 @@ FULL = ReportData(
     reliability={"raw": np.array([[0.3, 0.2, 0.4], [0.9, 0.6, 0.6], [0, 0, 0]]), HOSTILE: np.array([[0.8, 0.8, 1.0]])},
     out_of_fold=scores(0.5),
     test=scores(0.4),
-    in_fold=scores(0.65),
     precision_by_class={1: (0.8, None, None)},
     rejected=[Rejected(HOSTILE, "decode", "TRUNCATED", HOSTILE), Rejected("b", "decode", "EMPTY", "0 bytes")],
     doubtful=[(HOSTILE, HOSTILE)],
