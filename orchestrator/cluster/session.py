@@ -18,7 +18,12 @@ from orchestrator.errors import ClusterFailed, OrchestratorError
 from orchestrator.settings import ClusterSettings
 
 # One thread an actor: sums of floats come out the same on any machine size; width comes from more actors.
-WORKER_ENV = {"OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0", "TOKENIZERS_PARALLELISM": "false"}
+WORKER_ENV = {
+    "OMP_NUM_THREADS": "1",
+    "RAY_worker_niceness": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it says every line twice
+}
 
 
 @contextmanager
