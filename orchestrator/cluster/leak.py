@@ -30,9 +30,9 @@ from orchestrator.vocabulary import Split
 
 TITLE = "In-fold against out-of-fold video features"
 NOTE = (
-    "Round 0 twice. In fold, the video encoder learnt the label of the very clip it describes, so the feature gives the label away: "
-    "what labelled clips gain by that and unseen speakers do not is the leak, the wider the more the prompts can learn by heart. "
-    "This run uses features out of fold."
+    "Round 0 twice. In fold, the video encoder learnt the label of the very clip it describes, so the feature gives the label "
+    "away: what labelled clips gain by that and unseen speakers do not is the leak, the wider the more the prompts can learn by "
+    "heart. This run uses features out of fold."
 )
 
 

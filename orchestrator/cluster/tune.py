@@ -101,7 +101,7 @@ def telling_frames(encoder: TunedClip, clip_ids: Mapping[str, str], names: Seque
             attention = " ".join(f"{share:.0%}" for share in shares.tolist()) if shares.std(correction=0) > 1e-4 else "even"
             said = " ".join(f"{logit:+.1f}" for logit in (spoke - spoke.mean()).tolist())
             rows.append((clip_ids[digests[row]], names[label], said, attention))
-    note = "How far each frame's logit for the human label lies above the clip's mean, and how much the last summary looks at the frame."
+    note = "How far each frame's logit for the label lies above the clip's mean, and how much the last summary looks at it."
     return Table("Frames that carried the label", ("clip", "label", "frame by frame", "attention"), rows[:shown], note)
 
 
