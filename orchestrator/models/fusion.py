@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from orchestrator.models.grouped import GroupedLinear, GroupedNorm, masked_softmax
 
+KEY_WIDTH = 16  # of the attention: what decides between a handful of streams is simple, and wide keys cost as much as the tokens
+
 
 def _check(name: str, width: int, dropout: float) -> None:
     if width < 1:
@@ -69,8 +71,8 @@ class _Attention(nn.Module):
     def __init__(self, recipe: AttentionFusion, dims: Mapping[str, int], classes: int, members: int) -> None:
         super().__init__()
         self.tokens = _Tokens(dims, recipe.width, recipe.dropout, members, learn_missing=recipe.learn_missing)
-        self.key = GroupedLinear(members, recipe.width, recipe.width)
-        self.query = GroupedLinear(members, recipe.width, 1, gain=0.0)  # starts as a plain mean of the tokens
+        self.key = GroupedLinear(members, recipe.width, KEY_WIDTH)
+        self.query = GroupedLinear(members, KEY_WIDTH, 1, gain=0.0)  # starts as a plain mean of the tokens
         self.classify = GroupedLinear(members, recipe.width, classes, gain=0.0)  # and silent: the linear map learns first
         self.linear = _Linear(dims, classes, members) if recipe.residual else None
         self.learn_missing = recipe.learn_missing

@@ -7,7 +7,8 @@
     promoted   WAF above round 0's by a margin in most draws, and no worse than the best model so far
     kept       neither: it may teach, for the next student can still be better, but it is not handed out
 
-The margin is there because single students gain more from the pool than their ensemble, which is what a run hands out.
+The margin is there because out-of-fold gains flatter: the pool holds other clips of the very speakers a fold is judged on, and
+single students gain more from it than their ensemble, which is what a run hands out.
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ class Guard:
     - `draws`: bootstrap resamplings.
     """
 
-    margin: float = 0.04
-    sure: float = 0.9
+    margin: float = 0.02
+    sure: float = 0.8
     risk: float = 0.8
     collapse: float = 0.1
     drift: float = 0.5

@@ -133,7 +133,7 @@ class Columns:
             stream: read[stream].apply(stored, features.present[:, index])
             for index, (stream, stored) in enumerate(features.values.items())
         }
-        return cls(values, torch.from_numpy(np.ascontiguousarray(features.present)))
+        return cls(values, torch.from_numpy(features.present.copy()))
 
     def __len__(self) -> int:
         return len(self.present)

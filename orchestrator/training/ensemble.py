@@ -50,7 +50,7 @@ class FusionRecipe:
 
     head: Head = field(default_factory=AttentionFusion)
     modality_dropout: ModalityDropout = field(default_factory=ModalityDropout)
-    seeds: int = 2
+    seeds: int = 1
     components: int = 64
     epochs: int = 30
     min_steps: int = 200
@@ -153,6 +153,10 @@ class Ensemble:
             raise ValueError(f"no member of fold {fold}; there are {sorted({owner for owner, _ in self.members})}")
         weights = {name: tensor[chosen] for name, tensor in self.weights.items()}
         return replace(self, members=tuple(self.members[index] for index in chosen), weights=weights)
+
+    def renumbered(self) -> Ensemble:
+        """The same members under seeds that the recipe did not use, to be merged with others of it."""
+        return replace(self, members=tuple((fold, seed + self.recipe.seeds) for fold, seed in self.members))
 
     @staticmethod
     def merge(parts: Sequence[Ensemble]) -> Ensemble:

@@ -76,6 +76,14 @@ def test_a_group_of_members_is_the_same_wherever_and_with_whomever_it_is_trained
     assert all(torch.equal(tensor, merged.weights[name]) for name, tensor in together.weights.items())
 
 
+def test_an_ensemble_merged_with_a_later_one_of_its_recipe_says_the_mean_of_both() -> None:
+    first, later = fitted(), fitted(seed=1)
+    both = Ensemble.merge([first, later.renumbered()])
+    assert len(both.members) == 2 * len(first.members)
+    expected = (first.average(told(first), OWNERS) + later.average(told(later), OWNERS)) / 2
+    np.testing.assert_allclose(both.average(told(both), OWNERS), expected, atol=1e-5)
+
+
 def test_another_seed_gives_other_members() -> None:
     assert not np.array_equal(told(fitted()), told(fitted(seed=1)))
 
