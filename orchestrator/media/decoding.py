@@ -106,7 +106,8 @@ def decode(clip: Clip, settings: DecodeSettings, root: str = "/") -> DecodedClip
         raise Undecodable("DECODE_MEM", f"more than decode.max_child_mb={settings.max_child_mb} MB were needed") from error
     except (av.FFmpegError, OSError, ValueError, RuntimeError) as error:
         code = "IO_ERROR" if getattr(error, "errno", None) == EIO else "UNDECODABLE"
-        raise Undecodable(code, f"{type(error).__name__}: {str(error)[:200]}") from error
+        why = getattr(error, "strerror", None) or str(error)  # without the name of our handle
+        raise Undecodable(code, f"{type(error).__name__}: {why[:200]}") from error
 
 
 def _decode(clip: Clip, container: InputContainer, name: str, settings: DecodeSettings) -> DecodedClip:

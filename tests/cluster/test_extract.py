@@ -17,6 +17,8 @@ from orchestrator.settings import Experiment
 from tests.cluster.conftest import MakeExperiment
 from tests.cluster.killing import DECODER, ENCODER, killing
 from tests.endpoint import Endpoint
+from tests.media.hostile_corpus import place
+from tests.media.hostile_films import FILMS
 
 pytestmark = pytest.mark.cluster
 
@@ -83,6 +85,25 @@ def test_another_number_of_frames_touches_pictures_alone(cluster: None, make_exp
     new = shards(store) - stored
     assert new
     assert all(name.startswith("video") for name in new), new
+
+
+def test_hostile_films_do_not_change_a_bit_of_their_neighbours(
+    cluster: None, make_experiment: MakeExperiment, tmp_path: Path
+) -> None:
+    experiment = make_experiment()
+    calm = as_encoded(experiment)
+    manifest = rewritten(Path(str(experiment.data.manifest)), tmp_path / "films")
+    hostile = {item.name[0]: item for item in reversed(FILMS) if item.name[0] in "BCDEFGH"}  # the first of each class
+    with place() as where, manifest.open("a") as table:
+        for kind, item in hostile.items():
+            (tmp_path / "films" / kind).mkdir()
+            path = item.make(tmp_path / "films" / kind, where)
+            table.write(f"hostile-{kind},{Path(path).relative_to(manifest.parent)},unlabeled,,p0,\n")
+        hunted = as_encoded(at(make_experiment("decode.timeout_s=5", store=tmp_path / "store"), manifest, max_rejected=1.0))
+    assert {row.clip_id for row in hunted.rejected} <= {f"hostile-{kind}" for kind in hostile}
+    kept = np.isin(hunted.features.clip_ids, calm.features.clip_ids)
+    for stream, values in calm.features.values.items():
+        assert hunted.features.values[stream][kept].tobytes() == values.tobytes()
 
 
 def test_a_clip_that_cannot_be_decoded_is_a_row_with_a_reason_and_so_is_its_twin(
