@@ -21,13 +21,9 @@ def main(command: Command) -> None:
     experiment, job = command.experiment, command.job
     if not job.ablations:
         raise ConfigError("job.ablations is empty: say job/ablations=paper, or write a file of rows in configs/job/ablations/")
-    seeds = range(experiment.seed, experiment.seed + job.seeds)
-    rows = [
-        Row(name, tuple(Command.read([*command.overrides, *more, f"seed={seed}"]).experiment for seed in seeds))
-        for name, more in job.ablations.items()
-    ]
+    rows = [Row(name, Command.read([*command.overrides, *more]).experiment) for name, more in job.ablations.items()]
     with session(experiment.cluster):
-        tables, trials = ablate(rows)
+        tables, trials = ablate(rows, job.seeds)
     for table in tables:
         show_rows(table.title, COLUMNS, ablation_rows(table))
     page = Path(job.out) if job.out else experiment.store / f"ablation-{experiment.name}.html"

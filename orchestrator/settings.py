@@ -124,6 +124,7 @@ class JobSettings:
     - `retry`: decode again what was rejected before. `out`: where to write, beside the run by default; `extract` writes features
       there as MERTools keeps them, and only when asked.
     - `split`, or `videos` (a folder or one file): what `predict` speaks about. `submission`: CSV of names a challenge asks for.
+      `pseudo_labels`: file for the last round's labels, as lines `name frames label`.
     - `clip`: what `explain` explains. `stop`: `status` asks the run to end after the round it is in.
     - `corpus`, `folder`, `language`, `candidates`: of `import_manifest`; the last two are the language of MER2024's transcripts,
       and the split of the clips that a submission must name.
@@ -137,6 +138,7 @@ class JobSettings:
     videos: str | None = None
     folder: str | None = None
     submission: str | None = None
+    pseudo_labels: str | None = None
     stop: bool = False
     clip: str | None = None
     corpus: Literal["mer2024", "mertools", "ravdess", "folders"] | None = None

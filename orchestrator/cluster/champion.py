@@ -19,23 +19,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.cluster.corpus import gather, groups_of, hinted
+from orchestrator.cluster.corpus import gather, groups_of, hinted, read_clips
+from orchestrator.cluster.explain import finished_rounds
 from orchestrator.cluster.extract import extract, read_features
+from orchestrator.cluster.ledger import RoundLedger
 from orchestrator.cluster.run import Run, load_student
 from orchestrator.cluster.steps import predict
 from orchestrator.encoders.clip import OpenClip
 from orchestrator.encoders.emovclip import TunedClip
 from orchestrator.errors import InputError
 from orchestrator.media.digests import with_digests
+from orchestrator.media.scanning import declared_frames
+from orchestrator.rounds.crossfit import combined
 from orchestrator.rounds.speakers import Usual, within_speakers
 from orchestrator.seams import EncoderRecipe
 from orchestrator.settings import Experiment
 from orchestrator.stores.artifacts import write_durably
-from orchestrator.stores.exchange import read_candidates, write_submission
+from orchestrator.stores.exchange import read_candidates, write_merr, write_submission
 from orchestrator.stores.features import FeatureStore
 from orchestrator.stores.runs import SUMMARY, find_run, read_about
 from orchestrator.stores.tables import write_answers
-from orchestrator.vocabulary import Clip, Features, Predictions, Rejected, Split
+from orchestrator.vocabulary import Clip, Features, Predictions, Rejected, Split, Verdict
 
 VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m4v"}
 USUAL = "usual.npz"
@@ -83,6 +87,21 @@ def predict_videos(experiment: Experiment, settings: Mapping[str, Any], videos: 
         features = within_speakers(features, groups_of(usable), read_usual(run / USUAL))
     told = answers(experiment, summary, features, np.full(len(usable), -1))
     return _write(told, ["video"] * len(usable), rejected, experiment, Path(out) if out else run / "answers-videos")
+
+
+def export_pseudo_labels(experiment: Experiment, settings: Mapping[str, Any], path: Path) -> list[Path]:
+    """The labels of the last round that stands, one a clip, as Emotion-LLaMA's lines `name frames label`. Raises InputError."""
+    run = find_run(experiment.store, settings)
+    ledger = RoundLedger(run)
+    taught = [about["index"] for _, about in finished_rounds(run) if about["index"] and about["verdict"] != Verdict.REJECTED]
+    labels = ledger.labels(taught[-1]) if taught else None
+    if labels is None:
+        raise InputError(f"{run.name} has no round of pseudo-labels that was not rejected: there is nothing to export")
+    single = combined(labels, 1)
+    paths = {clip.clip_id: Path(clip.path) for clip in read_clips(experiment)}
+    rows = zip(single.clip_ids.tolist(), single.labels.tolist(), strict=True)
+    write_merr(path, ((name, declared_frames(paths[name]), experiment.emotions.names[label]) for name, label in rows))
+    return [path]
 
 
 def recipes_of(experiment: Experiment, summary: Mapping[str, Any]) -> tuple[EncoderRecipe, ...]:

@@ -44,9 +44,9 @@ def in_public(
             show_round(record, experiment.emotions)
             tell_round(tracker, run, record)
             story.write(records)
-        test = score_test(experiment, corpus, records)
-        story.write(records, test, prompt_tables(experiment, corpus))
         best = best_of(records)
+        test = score_test(experiment, corpus, {"supervised": records[0].student, "final": best.student})
+        story.write(records, test, prompt_tables(experiment, corpus))
         answers = answer_all(experiment, corpus, run, best)
         write_answers(run.directory / "predictions", answers, [clip.split.value for clip in corpus.clips], experiment.emotions)
         if corpus.usual is not None:
@@ -69,8 +69,8 @@ def in_public(
     print(f"MLflow       mlflow ui --backend-store-uri {tracker.uri}")
 
 
-def score_test(experiment: Experiment, corpus: Corpus, records: Sequence[RoundRecord]) -> OnTest | None:
-    """The one door to the test split's labels: round 0 and the final model, by modality subset. None when none has a label."""
+def score_test(experiment: Experiment, corpus: Corpus, students: Mapping[str, str]) -> OnTest | None:
+    """The one door to the test split's labels: students by name, each by modality subset. None when no test clip has a label."""
     index = corpus.indices(Split.TEST)
     truth = np.array([-1 if (label := corpus.clips[i].label) is None else label for i in index], dtype=np.int64)
     known = truth >= 0
@@ -78,13 +78,10 @@ def score_test(experiment: Experiment, corpus: Corpus, records: Sequence[RoundRe
         return None
     features, truth = corpus.features.rows(index[known]), truth[known]
     unseen = np.full(len(features), -1)
-    said = {
-        name: subset_labels(load_student(experiment.store, record.student), features, unseen)
-        for name, record in {"supervised": records[0], "final": best_of(records)}.items()
-    }
+    said = {name: subset_labels(load_student(experiment.store, student), features, unseen) for name, student in students.items()}
     scores = {name: {s: dict(metrics.scores(truth, labels)) for s, labels in by.items()} for name, by in said.items()}
-    final = list(said["final"].values())[-1]
-    return OnTest(scores, metrics.confusion(truth, final, len(experiment.emotions)))
+    last = list(list(said.values())[-1].values())[-1]
+    return OnTest(scores, metrics.confusion(truth, last, len(experiment.emotions)))
 
 
 def answer_all(experiment: Experiment, corpus: Corpus, run: Run, best: RoundRecord) -> Predictions:

@@ -38,7 +38,7 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class OnTest:
-    """What the test split's one opening gave: scores by model and modality subset, confusion `(C, C)` of the final model."""
+    """What the test split's one opening gave: scores by model and modality subset, confusion `(C, C)` of the last one."""
 
     scores: Scores
     confusion: Ints
@@ -96,14 +96,15 @@ class RunStory:
 
     def out_of_fold(self, records: Sequence[RoundRecord]) -> Scores:
         """Round 0 and the best model on human labels by modality subset, with the calibration error each subset has."""
-        return {name: self._scores(record) for name, record in {"supervised": records[0], "final": best_of(records)}.items()}
+        return {name: self.scores(record) for name, record in {"supervised": records[0], "final": best_of(records)}.items()}
 
     def confusion(self, records: Sequence[RoundRecord]) -> NDArray[np.int64]:
         """Of the best model, out of fold, `(C, C)`."""
         said = self._run.ledger.scored(best_of(records).index).labelled.logits.argmax(axis=1)
         return metrics.confusion(self._corpus.truth, said, len(self._experiment.emotions))
 
-    def _scores(self, record: RoundRecord) -> dict[str, dict[str, float]]:
+    def scores(self, record: RoundRecord) -> dict[str, dict[str, float]]:
+        """Of one round's student, by modality subset."""
         if record.student not in self._by_student:
             ensemble, truth = load_student(self._experiment.store, record.student), self._corpus.truth
             told = subset_logits(ensemble, self._corpus.of(Split.LABELLED), self._corpus.folds)

@@ -7,6 +7,7 @@ Nothing of a trial rests in Tune: its rounds are in its ledger, so a trial that 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,6 +92,7 @@ class Walk:
 def _run(walks: Sequence[Walk], storage: Path) -> dict[str, str]:
     """Walk them all; why some failed, by the name of their run, told as it is known."""
     failures = {}
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one has no silence: a table of where its files are
     with progress(len(walks), "trials") as bar:
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(_walk, walks=list(walks)), {"cpu": 1}),

@@ -7,6 +7,7 @@ packets ─┬─ pictures: presentation time, key or not ─► stamps, keys
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import av
@@ -111,3 +112,9 @@ class _Sound:
     def _keep(self, frames: list[AudioFrame]) -> None:
         self._pieces += [np.asarray(frame.to_ndarray(), np.float32).reshape(-1) for frame in frames]
         self.samples += sum(frame.samples for frame in frames)
+
+
+def declared_frames(path: str | Path) -> int:
+    """Pictures a file's header declares; 0 when it has none or does not say. For clips that were decoded before."""
+    with av.open(str(path), metadata_errors="ignore") as container:
+        return container.streams.video[0].frames if container.streams.video else 0

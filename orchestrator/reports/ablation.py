@@ -15,29 +15,41 @@ import numpy as np
 from orchestrator.reports import html, svg
 
 COLUMNS = (
-    "row", "WAF out of fold", "against the first row", "better in", "WAF test", "against the first row", "lost with one modality"
-)  # fmt: skip
+    "row",
+    "WAF out of fold",
+    "against the first row",
+    "better in",
+    "WAF test",
+    "against the first row",
+    "lost with one modality",
+    "handed out",
+)
 NOTE = (
-    "Mean ± deviation over seeds; differences are taken seed by seed, on the same folds. Choose by the out-of-fold column; the "
-    "test column is for reporting. The last column is the largest fall of test WAF (out of fold without a test split) when one "
-    "modality is missing."
+    "The student of each row's last round: mean ± deviation over seeds; differences are taken seed by seed, on the same folds. "
+    "Choose by the out-of-fold column; the test column is for reporting. Lost with one modality: the largest fall of test WAF "
+    "(out of fold without a test split) when one is missing. Handed out: seeds in which a run ends with this student; in the "
+    "others the guard did not find it proven better than an earlier one."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One row with one seed: WAF by modality subset, the largest last; `test` None where no test clip has a label."""
+    """One row with one seed: WAF by modality subset, the largest last; `test` None where no test clip has a label.
+
+    `handed_out`: whether the guard let this student out.
+    """
 
     out_of_fold: Mapping[str, float]
     test: Mapping[str, float] | None
+    handed_out: bool = True
 
     @classmethod
-    def read(cls, told: Mapping[str, Any]) -> Cell:
+    def read(cls, told: Mapping[str, Any], *, handed_out: bool) -> Cell:
         """From scores by subset as they are stored."""
         out_of_fold, test = (
             {subset: float(scores["waf"]) for subset, scores in (told[key] or {}).items()} for key in ("out_of_fold", "test")
         )
-        return cls(out_of_fold, test or None)
+        return cls(out_of_fold, test or None, handed_out)
 
     @property
     def waf(self) -> float:
@@ -82,6 +94,7 @@ def ablation_rows(table: AblationTable) -> list[tuple[str, ...]]:
                 _spread([cell.waf_test for cell in whole]),
                 _spread(gains_test, sign="+") if number else "",
                 _spread([cell.loss for cell in whole]),
+                f"{sum(cell.handed_out for cell in whole)} of {len(whole)}",
             )
         )
     return told

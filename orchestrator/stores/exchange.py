@@ -71,11 +71,11 @@ def check_submission(path: Path, candidates: Sequence[str], emotions: Emotions) 
 
 
 def write_merr(path: Path, rows: Iterable[tuple[str, int, str]]) -> None:
-    """Emotion-LLaMA's annotation lines `name frames label`. Raises ValueError for a name or a label with blanks."""
+    """Emotion-LLaMA's annotation lines `name frames label`. Raises InputError for a name or a label with blanks."""
     lines = []
     for name, frames, label in rows:
         if re.search(r"\s", name + label) or not name or not label:
-            raise ValueError(f"{name!r} {label!r} cannot stand in a line of words: blanks separate its fields")
+            raise InputError(f"{name!r} {label!r} cannot stand in a line of words: blanks separate its fields")
         lines.append(f"{name} {frames} {label}\n")
     write_durably(path, "".join(lines).encode())
 

@@ -24,7 +24,7 @@ TABLE = AblationTable(
 
 def test_an_ablation_is_paired_by_seed() -> None:
     rows = ablation_rows(TABLE)
-    assert rows[0] == ("none", "0.600 ± 0.141", "", "", "0.500 ± 0.141", "", "0.100 ± 0.000")
+    assert rows[0] == ("none", "0.600 ± 0.141", "", "", "0.500 ± 0.141", "", "0.100 ± 0.000", "2 of 2")
     assert rows[1][1:6] == ("0.700 ± 0.141", "+0.100 ± 0.000", "2 of 2", "0.550 ± 0.071", "+0.050 ± 0.071")
     assert rows[1][6] == "0.200 ± 0.000"
     assert rows[2][2:4] == ("+0.100 ± 0.141", "1 of 2")

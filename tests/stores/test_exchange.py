@@ -70,7 +70,7 @@ def test_annotation_lines_come_back(tmp_path: Path) -> None:
     write_merr(tmp_path / "merr.txt", rows)
     assert (tmp_path / "merr.txt").read_text() == "sample_1 83 happy\nsample_2 40 sad\n"
     assert read_merr(tmp_path / "merr.txt") == rows
-    with pytest.raises(ValueError, match="blanks"):
+    with pytest.raises(InputError, match="blanks"):
         write_merr(tmp_path / "merr.txt", [("sample 1", 83, "happy")])
     (tmp_path / "broken.txt").write_text("sample_1 83 happy\n\nsample_2 happy\n")
     with pytest.raises(InputError, match=r"1 lines .* line 3"):
