@@ -15,7 +15,7 @@ from orchestrator.rounds.crossfit import Scored
 from orchestrator.rounds.decisions import decisions
 from orchestrator.seams import Json
 from orchestrator.stores.artifacts import ArtifactStore
-from orchestrator.stores.ledger import DECISIONS, write_decisions
+from orchestrator.stores.ledger import DECISIONS, count_reasons, write_decisions
 from orchestrator.stores.tables import read_predictions, read_pseudo_labels, write_predictions, write_pseudo_labels
 from orchestrator.vocabulary import Predictions, PseudoLabels, RoundRecord, Verdict
 
@@ -64,6 +64,11 @@ class RoundLedger:
         """Pseudo-labels a round learnt from, None for round 0."""
         path = self._directory(index) / "labels.parquet"
         return read_pseudo_labels(path) if path.is_file() else None
+
+    def reasons(self, index: int) -> dict[str, int]:
+        """How many pool clips a round took or left, and why; empty for round 0."""
+        path = self._directory(index) / DECISIONS
+        return count_reasons(path) if path.is_file() else {}
 
     def _pool_as_seen_by(self, student: str | None, before: int) -> Predictions:
         """The pool as the ensemble that an earlier round made saw it, calibrated."""

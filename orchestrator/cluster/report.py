@@ -22,6 +22,7 @@ from orchestrator.cluster.run import Run, load_student
 from orchestrator.reports.page import ReportData, Scores, Table, write_report
 from orchestrator.rounds.calibration import calibrated
 from orchestrator.rounds.crossfit import combined
+from orchestrator.rounds.decisions import Reason
 from orchestrator.rounds.doubts import novelties, suspects, worth_labelling
 from orchestrator.rounds.self_training import best_of
 from orchestrator.settings import Experiment
@@ -83,7 +84,7 @@ class RunStory:
                 ],
                 notes=(NOTE,),
                 settings={key: value for key, value in flatten(self._settings).items() if not key.startswith("job.")},
-                tables=[*self._external(pool), *tables],
+                tables=[*self._decisions(records), *self._external(pool), *tables],
             ),
         )
         attention = {
@@ -147,6 +148,14 @@ class RunStory:
             seen, hits = Counter(label for _, label in pairs), Counter(label for true, label in pairs if true == label)
             told[record.index] = [hits[c] / seen[c] if seen[c] else None for c in range(len(self._experiment.emotions))]
         return told
+
+    def _decisions(self, records: Sequence[RoundRecord]) -> tuple[Table, ...]:
+        """What became of the pool in each round."""
+        counts = {r.index: self._run.ledger.reasons(r.index) for r in records if r.index}
+        words = [reason for reason in Reason if any(reason in told for told in counts.values())]
+        rows = [(f"round {index}", *(str(told.get(word, 0)) for word in words)) for index, told in counts.items()]
+        note = "Why a single clip was taken or left: python -m jobs.explain with the settings of this run and clip=ID."
+        return (Table("What became of the pool", ("", *words), rows, note=note),) if rows else ()
 
     def _external(self, pool: Predictions) -> tuple[Table, ...]:
         """How far the external teacher can be trusted: its answers against human labels and against the model."""

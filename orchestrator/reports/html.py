@@ -20,7 +20,7 @@ h1{font-size:1.5em;margin:0}h2{font-size:1.15em;margin:2.2em 0 .5em}h3{font-size
 .tile b{display:block;font-size:1.35em;font-variant-numeric:tabular-nums}
 .scroll{overflow-x:auto}table{border-collapse:collapse;margin:.5em 0}
 td,th{padding:.25em .7em;text-align:left;border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums;vertical-align:top}
-th{font-weight:600}td.number,th.number{text-align:right}
+th{font-weight:600}td.number,th.number{text-align:right}td.number{white-space:nowrap}
 .confusion td,.confusion th{text-align:center;min-width:3.2em;padding:.25em .4em}td:first-child{white-space:nowrap}
 .confusion small{display:block;font-size:.75em;color:inherit;opacity:.75}
 figure{margin:.5em 0;max-width:640px}svg{width:100%;font-size:11px}svg text{fill:currentColor}

@@ -98,6 +98,12 @@ def find_decision(path: Path, clip_id: str) -> Decision | None:
     return None
 
 
+def count_reasons(path: Path) -> dict[str, int]:
+    """How many clips a round took or left for each reason."""
+    counts = pc.value_counts(pq.read_table(path, columns=["reason"])["reason"].combine_chunks())
+    return {row["values"]: row["counts"] for row in counts.to_pylist()}
+
+
 def near_ids(path: Path, clip_id: str, count: int = 5) -> list[str]:
     """Ids of a round's clips that look like the given one, most alike first."""
     ids = pq.read_table(path, columns=["clip_id"])["clip_id"]

@@ -23,10 +23,11 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture
-def truth(make_experiment: MakeExperiment, drawn: Path) -> dict[str, str]:
-    """What is true of the pool, by clip; the first two answers of a teacher are junk."""
-    make_experiment()
-    with (drawn / "toy" / "truth.csv").open(newline="") as file:
+def truth(make_experiment: MakeExperiment) -> dict[str, str]:
+    """What is true, by clip."""
+    manifest = make_experiment().data.manifest
+    assert manifest is not None
+    with Path(manifest).with_name("truth.csv").open(newline="") as file:
         return {row["clip_id"]: row["label"] for row in csv.DictReader(file)}
 
 
@@ -83,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(truth: dict[str, str]) -> Iterator[str]:
-    """Emotion-LLaMA's FastAPI form on loopback: right about half of the pool, silent about the rest."""
+    """Emotion-LLaMA's FastAPI form on loopback: right about half of the clips, at a loss about the rest."""
     known = {clip: label for number, (clip, label) in enumerate(sorted(truth.items())) if number % 2}
     handler = type("Known", (Handler,), {"answers": known})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
@@ -104,7 +105,7 @@ def test_a_model_behind_http_gates_what_the_students_learn(
     accepted = {clip: row for clip, row in rows.items() if row["reason"] == "accepted"}
     silent = [clip for clip, row in rows.items() if row["vote Emotion-LLaMA"] == -1]
     assert len(accepted) > 3
-    assert len(silent) >= len(rows) // 2
+    assert len(silent) > 5
     assert not set(silent) & set(accepted)
     labels = run.ledger.labels(1)
     assert labels is not None
