@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from orchestrator.encoders.clip import frame_settings, preprocess_frames
+from orchestrator.errors import DamagedArtifact
 from orchestrator.models.emovclip import EmoVclip, pad_clips
 from orchestrator.training.augmentation import Augmentation
 
@@ -78,7 +79,10 @@ class StoredArrays(Sequence[NDArray[Any]]):
         return len(self._paths)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        return np.load(self._paths[index], mmap_mode="r", allow_pickle=False)
+        try:
+            return np.load(self._paths[index], mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DamagedArtifact(f"{self._paths[index]} cannot be read: {error}. Delete it and run again.") from error
 
 
 def store_array(directory: Path, key: str, array: NDArray[np.generic]) -> None:

@@ -130,6 +130,16 @@ def test_checkpointing_gives_the_same_gradients() -> None:
         torch.testing.assert_close(plain, again)
 
 
+def test_half_precision_as_on_a_gpu_changes_little() -> None:
+    model = build()
+    frames, whole = pixels(2, 4), see(model, pixels(2, 4)).logits
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = see(model, frames).logits
+        gradients = torch.autograd.grad(half.float().square().sum(), list(model.tensors().values()))
+    assert (half - whole).abs().max() < 0.05 * whole.abs().max()
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
 def test_the_scale_never_passes_clips_own_bound() -> None:
     model = build()
     with torch.no_grad():

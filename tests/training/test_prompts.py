@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.errors import Diverged
+from orchestrator.errors import DamagedArtifact, Diverged
 from orchestrator.models.emovclip import EmoVclip
 from orchestrator.models.fold_models import read_tensors
 from orchestrator.training.augmentation import Augmentation
 from orchestrator.training.prompts import PromptRecipe, predict, tune
-from orchestrator.training.trunk import PLAIN, CachedTokens, LiveTokens, cache_trunk
+from orchestrator.training.trunk import PLAIN, CachedTokens, LiveTokens, StoredArrays, cache_trunk, store_array
 from orchestrator.training.tuning_run import EpochReport
 from tests.tiny_clips import NAMES, pictures
 from tests.training.rehearsal import CLIPS, RECIPE, SCHEME, fresh_model, rehearse
@@ -135,6 +135,16 @@ def test_a_cached_trunk_gives_the_logits_of_one_computed_anew_within_half_precis
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
     cache_trunk(model, frames, keys, tmp_path, augmentation=Augmentation(), looks=2, seed=0)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")} == before  # found, not made again
+
+
+def test_a_damaged_array_is_named_with_the_remedy(tmp_path: Path) -> None:
+    store_array(tmp_path, "clip", np.zeros(9))
+    store_array(tmp_path, "clip", np.ones(9))  # it is there: not written again
+    stored = StoredArrays(tmp_path, ["clip"])
+    assert stored[0].tolist() == [0.0] * 9
+    (tmp_path / "clip.npy").write_bytes(b"torn")
+    with pytest.raises(DamagedArtifact, match=r"clip\.npy cannot be read.*Delete it"):
+        stored[0]
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_the_remedy() -> None:
