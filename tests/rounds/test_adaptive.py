@@ -115,3 +115,15 @@ def test_an_empty_batch_changes_nothing_and_a_batch_of_one_has_no_variance() -> 
 def test_a_momentum_of_one_is_refused() -> None:
     with pytest.raises(ValueError, match=r"momentum must be in \[0, 1\)"):
         SoftMatch(momentum=1.0)
+
+
+@pytest.mark.parametrize("policy", [FlexMatch(0.8), FreeMatch(), SoftMatch(), SoftMatch(aligned=False)], ids=repr)
+@pytest.mark.parametrize("clips", [0, 1, 5])
+def test_a_class_nobody_wins_and_a_pool_of_none_or_one_break_nothing(
+    policy: FlexMatch | FreeMatch | SoftMatch, clips: int
+) -> None:
+    pool = said(np.repeat([[1.0, 0.0, 0.0]], clips, axis=0))
+    labels = policy.select(pool, judged=NOBODY, truth=np.zeros(3, int), round_index=2)
+    assert np.isfinite(labels.thresholds).all()
+    assert np.isfinite(labels.weights).all()
+    assert set(labels.labels.tolist()) <= {0}
