@@ -40,7 +40,7 @@ def simulated(
         strength = np.linspace(1.0, 0.2, 60)[:, None]
         mixture = (strength * rng.normal(size=(60, width))).astype(np.float32)
         shift = np.zeros((C, 60), np.float32)
-        shift[:, rng.permutation(60)[:12]] = 0.8 * rng.normal(size=(C, 12))
+        shift[:, rng.permutation(60)[:12]] = 0.35 * rng.normal(size=(C, 12))
         stored = np.empty((clips, width), dtype)
         for first in range(0, clips, 4096):
             rows = slice(first, first + 4096)
