@@ -1,7 +1,7 @@
 """What extraction costs beyond its models: against a plain loop, and as the corpus grows.
 
     python -m benchmarks.extract ratio                  ViT-B/32-sized CLIP, random weights, 2 cores: about 6 minutes
-    python -m benchmarks.extract growth                 500 and 5,000 clips, embedded encoders: about 8 minutes
+    python -m benchmarks.extract growth                 50, 500 and 5,000 clips, embedded encoders: about 8 minutes
     python -m benchmarks.extract ratio --clips 48       any size
 
 The loop decodes and encodes one clip after the other in one process, with as many threads as there are cores; half of it runs
@@ -53,13 +53,29 @@ PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One extraction: seconds in all, clips a second and CPU seconds a clip in its middle, seconds beyond its clips."""
+    """One extraction.
+
+    - `seconds`, `total_cpu_s`: in all, the start of the cluster included in the first alone.
+    - `done`, `when`: how many clips had their last feature, and at what time. `cpu_s`: a clip's, in the steady part.
+    - `memory_mb`: of the largest process of each kind, where the steady part begins and ends.
+    """
 
     clips: int
     seconds: float
-    rate: float
+    total_cpu_s: float
+    done: NDArray[np.int64]
+    when: NDArray[np.float64]
     cpu_s: float
-    memory_mb: Mapping[str, tuple[float, float]]  # by kind of process: largest one at a quarter, and at nine tenths
+    memory_mb: Mapping[str, tuple[float, float]]
+
+    def rate_at(self, start: float, end: float) -> float:
+        """Clips a second between two shares of the clips."""
+        first, last = (int(np.searchsorted(self.done, share * self.clips)) for share in (start, end))
+        return float((self.done[last] - self.done[first]) / (self.when[last] - self.when[first]))
+
+    @property
+    def rate(self) -> float:
+        return self.rate_at(*STEADY)
 
     @property
     def fixed_s(self) -> float:
@@ -105,10 +121,16 @@ def pipeline(clips: Sequence[Clip], recipes: Sequence[EncoderRecipe], settings: 
     spent = np.array([moment.cpu_s for moment in seen])
     times = np.array([moment.at for moment in seen])
     used = np.interp(when[[first, last]], times, spent)
-    count = done[last] - done[first]
     middle = [seen[int(np.searchsorted(times, when[i]).clip(0, len(seen) - 1))].memory_mb for i in (first, last)]
-    memory = {kind: (middle[0].get(kind, 0.0), middle[1].get(kind, 0.0)) for kind in middle[1]}
-    return Run(len(clips), ended - began, count / (when[last] - when[first]), float(used[1] - used[0]) / count, memory)
+    return Run(
+        clips=len(clips),
+        seconds=ended - began,
+        total_cpu_s=float(spent[-1] - spent[0]),
+        done=done,
+        when=when,
+        cpu_s=float(used[1] - used[0]) / int(done[last] - done[first]),
+        memory_mb={kind: (middle[0].get(kind, 0.0), middle[1].get(kind, 0.0)) for kind in middle[1]},
+    )
 
 
 def finished(store: Path, stream: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -184,26 +206,30 @@ def ratio(clips: int, cores: int, directory: Path) -> None:
     print(f"loop      {loop_rate:6.2f} clips/s ({before[0]:.2f} before, {after[0]:.2f} after)   {loop_cpu:.3f} CPU-s a clip")
     print(f"pipeline  {run.rate:6.2f} clips/s in its middle   {run.cpu_s:.3f} CPU-s a clip")
     print(
-        f"clips a second, pipeline / loop: {run.rate / loop_rate:.3f}   CPU-s a clip, loop / pipeline: {loop_cpu / run.cpu_s:.3f}"
+        f"pipeline / loop, clips a second: {run.rate / loop_rate:.3f}   loop / pipeline, CPU-s a clip: {loop_cpu / run.cpu_s:.3f}"
     )
     print(f"fixed cost: {run.fixed_s:.1f} s of {run.seconds:.0f} s")
 
 
 def growth(few: int, many: int, cores: int, directory: Path) -> None:
-    """What a clip costs in a small corpus and in a large one, and what memory does meanwhile."""
+    """What one more clip costs in a small corpus and in a large one, and what memory does meanwhile.
+
+    One more clip, because cluster and actors cost the same in all: the CPU seconds between two sizes by the clips between them.
+    Rates are those of the middle and of the end of the large run; its beginning is fast, as clips were decoded while the actors
+    started.
+    """
     recipes = [OpenClip(), LogMelStatistics(), HashedNgrams()]
     clips = films(directory, many)
     settings = ClusterSettings(cpus=cores, clips_per_block=16)
-    runs = [pipeline(some, recipes, settings, directory) for some in (clips[:few], clips)]
-    for run in runs:
-        print(f"{run.clips} clips: {run.rate:.2f} clips/s, {1000 * run.cpu_s:.1f} CPU-ms a clip, {run.fixed_s:.1f} s fixed")
-    small, large = runs
-    time_share, cpu_share = small.rate / large.rate, large.cpu_s / small.cpu_s
-    print(f"a clip of {many} costs {time_share:.3f} of the time and {cpu_share:.3f} of the CPU of one of {few}")
+    least, small, large = (pipeline(clips[:size], recipes, settings, directory) for size in (few // 10, few, many))
+    for run in (least, small, large):
+        print(f"{run.clips} clips: {run.seconds:.0f} s, {run.total_cpu_s:.0f} CPU-s")
+    first, more = ((b.total_cpu_s - a.total_cpu_s) / (b.clips - a.clips) for a, b in ((least, small), (small, large)))
+    print(f"one more clip: {1000 * first:.1f} CPU-ms up to {few}, {1000 * more:.1f} from there to {many}: {more / first:.3f}")
+    print(f"clips/s of {many}: {large.rate_at(0.4, 0.65):.2f} in the middle, {large.rate_at(0.7, 0.95):.2f} at the end")
     for kind, (early, late) in large.memory_mb.items():
-        print(
-            f"memory of the largest {kind}: {early:.0f} MB at {STEADY[0]:.0%} of {many} clips, {late:.0f} MB at {STEADY[1]:.0%}"
-        )
+        told = f"{early:.0f} MB at {STEADY[0]:.0%} of {many} clips, {late:.0f} MB at {STEADY[1]:.0%}"
+        print(f"memory of the largest {kind}: {told}")
 
 
 def main() -> None:

@@ -158,7 +158,11 @@ class JobSettings:
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """A whole run, as objects. `store` holds every artifact; runs that share it share features."""
+    """A whole run, as objects.
+
+    `store` holds every artifact, and the features unless `features` says where else: a directory or an fsspec URL such as
+    `s3://bucket/features`. Runs that share them encode nothing twice.
+    """
 
     name: str
     seed: int
@@ -175,11 +179,17 @@ class Experiment:
     tracking: TrackingSettings
     prompts: PromptRecipe | None = None
     hints: HintSettings | None = None
+    features: str | None = None
     teacher: TeacherSettings | None = None
 
     def __post_init__(self) -> None:
         if not self.encoders:
             raise ConfigError("no encoder is left: a run needs at least one of video, audio and text")
+
+    @property
+    def feature_store(self) -> str:
+        """Where features rest."""
+        return self.features or str(self.store / "features")
 
     @property
     def streams(self) -> tuple[str, ...]:

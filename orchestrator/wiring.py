@@ -60,6 +60,10 @@ def build(config: DictConfig) -> tuple[Experiment, JobSettings]:
         parts["encoders"] = {recipe.stream: recipe for recipe in recipes if recipe}  # `none` is an empty node
         for optional in ("prompts", "hints", "teacher"):
             parts[optional] = parts.get(optional) or None
+        if "://" in parts["store"]:
+            raise ConfigError(
+                f"store={parts['store']} is not a directory: models and ledgers need one; only features=URL may be one"
+            )
         return Experiment(**parts | {"store": Path(parts["store"]).expanduser().resolve()}), job
     except HydraException as error:
         cause = error.__cause__ or error

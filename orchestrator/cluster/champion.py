@@ -76,7 +76,7 @@ def predict_videos(experiment: Experiment, settings: Mapping[str, Any], videos: 
     summary = read_about(run, SUMMARY)
     root = videos if videos.is_dir() else videos.parent
     clips = hinted(experiment, with_digests(clips_at(videos), cache=experiment.store / "digests"))
-    store, recipes = FeatureStore(experiment.store / "features"), recipes_of(experiment, summary)
+    store, recipes = FeatureStore(experiment.feature_store), recipes_of(experiment, summary)
     rejected = extract(clips, recipes, experiment.decode, root.resolve(), store, experiment.cluster)
     lost = {row.clip_id for row in rejected}
     usable = [clip for clip in clips if clip.clip_id not in lost]

@@ -123,7 +123,7 @@ def gather(experiment: Experiment, *, retry: bool = False) -> Corpus:
     recipes = tuned_recipes(experiment, clips, folds)
     if not experiment.data.in_fold:
         refuse_in_fold(recipes)
-    store = FeatureStore(experiment.store / "features")
+    store = FeatureStore(experiment.feature_store)
     rejected = extract(clips, recipes, experiment.decode, files_root(experiment), store, experiment.cluster, retry=retry)
     check_rejected(clips, rejected, experiment.data.max_rejected, experiment.emotions)
     lost = {row.clip_id for row in rejected}

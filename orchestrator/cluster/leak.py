@@ -66,7 +66,7 @@ def in_fold(experiment: Experiment, corpus: Corpus) -> Corpus:
     leaky = [replace(recipe, in_fold=True) for recipe in corpus.recipes if isinstance(recipe, TunedClip)]
     index = corpus.indices(Split.LABELLED)
     clips = [corpus.clips[i] for i in index]
-    store = FeatureStore(experiment.store / "features")
+    store = FeatureStore(experiment.feature_store)
     extract(clips, leaky, experiment.decode, files_root(experiment), store, experiment.cluster)
     features = read_features(corpus.clips, corpus.recipes, experiment.decode, store)
     values = dict(features.values)
