@@ -35,7 +35,7 @@ from orchestrator.rounds.speakers import Usual, within_speakers
 from orchestrator.seams import EncoderRecipe
 from orchestrator.settings import Experiment
 from orchestrator.stores.artifacts import write_durably
-from orchestrator.stores.exchange import read_candidates, write_merr, write_submission
+from orchestrator.stores.exchange import check_submission, read_candidates, write_merr, write_submission
 from orchestrator.stores.features import FeatureStore
 from orchestrator.stores.runs import SUMMARY, find_run, read_about
 from orchestrator.stores.tables import write_answers
@@ -67,6 +67,7 @@ def predict_candidates(experiment: Experiment, candidates: Path, out: str | None
     told = answers(experiment, read_about(run.directory, SUMMARY), corpus.features.rows(asked), folds[asked])
     path = Path(out) if out else run.directory / "submission.csv"
     write_submission(path, told, names, experiment.emotions)
+    check_submission(path, names, experiment.emotions)
     return [path]
 
 

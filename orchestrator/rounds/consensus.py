@@ -5,7 +5,6 @@ Voices are columns of `Predictions.votes`; -1 is a voice that could not speak, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from orchestrator.rounds.selection import accept, in_clip_order, winners
 from orchestrator.seams import SelectionPolicy
-from orchestrator.vocabulary import Names, Predictions, PseudoLabels, softmax
+from orchestrator.vocabulary import Names, Predictions, PseudoLabels
 
 
 def agreeing(votes: NDArray[np.int8], classes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -90,28 +89,6 @@ def with_voice(predictions: Predictions, name: str, speaker: Predictions) -> Pre
     )
     votes = said[:, None] if predictions.votes is None else np.column_stack([predictions.votes, said])
     return replace(predictions, votes=votes, voices=(*predictions.voices, name))
-
-
-def soft_vote(speakers: Sequence[Predictions], weights: Sequence[float]) -> Predictions:
-    """One teacher of several: the weighted mean of calibrated probabilities, over those who know the clip.
-
-    All clips of the first speaker, in its order; the others may know fewer. The result's logits are log probabilities, its votes
-    the class each speaker names (the sixth place of MER 2024 votes so with weights 0.7 / 0.4 / 0.3 / 0.7 for A, V, T, fused).
-    Raises ValueError without speakers or with weights that do not fit.
-    """
-    if not speakers or len(speakers) != len(weights) or min(weights) <= 0:
-        raise ValueError(f"{len(speakers)} speakers need as many positive weights, got {list(weights)}")
-    ids = speakers[0].clip_ids
-    total, said = np.zeros(speakers[0].logits.shape), np.full((len(ids), len(speakers)), -1, np.int8)
-    for column, (speaker, weight) in enumerate(zip(speakers, weights, strict=True)):
-        rows, known = _rows_of(speaker.clip_ids, ids)
-        if known.any():
-            probabilities = softmax(speaker.logits[rows[known]] * speaker.scale + speaker.bias)
-            total[known] += weight * probabilities
-            said[known, column] = probabilities.argmax(axis=1)
-    logits = np.log(np.maximum(total / total.sum(axis=1, keepdims=True), 1e-12)).astype(np.float32)
-    teacher = "+".join(speaker.teacher for speaker in speakers)
-    return Predictions(ids, logits, teacher, votes=said, voices=tuple(speaker.teacher for speaker in speakers))
 
 
 def _rows_of(known_ids: Names, asked: Names) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

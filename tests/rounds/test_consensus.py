@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from orchestrator.rounds.alignment import Aligned, Soft, mean_probability, prior_by_em
-from orchestrator.rounds.consensus import Agreement, soft_vote, with_voice
+from orchestrator.rounds.consensus import Agreement, FirstFrom, with_voice
 from orchestrator.rounds.selection import FixedThreshold
 from orchestrator.vocabulary import Predictions
 from tests.rounds.said import random_pool, said
@@ -61,12 +61,13 @@ def test_a_voice_can_be_added_once_and_may_have_answered_nothing() -> None:
         with_voice(silent, "A", said(np.zeros((0, 2))))
 
 
-def test_soft_voting_weighs_speakers_and_skips_those_who_do_not_know_a_clip() -> None:
-    first, second = said([[0.8, 0.2], [0.6, 0.4]], ["a", "b"]), said([[0.1, 0.9]], ["b"])
-    voted = soft_vote([first, second], [1.0, 3.0])
-    np.testing.assert_allclose(voted.probabilities, [[0.8, 0.2], [(0.6 + 0.3) / 4, (0.4 + 2.7) / 4]], atol=1e-6)
-    assert voted.votes is not None
-    assert voted.votes.tolist() == [[0, -1], [0, 1]]
+def test_an_external_labeller_teaches_round_1_and_the_policy_the_rest() -> None:
+    pool = said([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+    speaker = said([[0.1, 0.9], [0.9, 0.1], [0.1, 0.9]], ids=["c000002", "c000000", "elsewhere"])
+    policy = FirstFrom(FixedThreshold(0.75), speaker)
+    first, second = (policy.select(pool, judged=pool, truth=np.array([0, 1, 0]), round_index=r) for r in (1, 2))
+    assert list(zip(first.clip_ids.tolist(), first.labels.tolist(), strict=True)) == [("c000000", 0), ("c000002", 1)]
+    assert second.clip_ids.tolist() == ["c000000", "c000001"]
 
 
 def test_alignment_makes_the_mean_prediction_more_like_the_target() -> None:
