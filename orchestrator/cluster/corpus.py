@@ -202,7 +202,8 @@ def check_rejected(clips: Sequence[Clip], rejected: Sequence[Rejected], limit: f
     if len(rejected) > limit * len(clips):
         raise TooManyRejected(
             f"{len(rejected)} of {len(clips)} clips cannot be used ({told}), more than data.max_rejected={limit:g} allows. "
-            f"First: {rejected[0].clip_id}: {rejected[0].detail}. Mend the files, or raise the limit."
+            f"First: {rejected[0].clip_id}: {rejected[0].detail}. Mend the files, raise the limit, or try them again "
+            "with job.retry=true."
         )
     lost = {row.clip_id for row in rejected}
     for label, name in enumerate(emotions.names):
