@@ -128,7 +128,7 @@ def pipeline(clips: Sequence[Clip], recipes: Sequence[EncoderRecipe], settings: 
         total_cpu_s=float(spent[-1] - spent[0]),
         done=done,
         when=when,
-        cpu_s=float(used[1] - used[0]) / int(done[last] - done[first]),
+        cpu_s=float(used[1] - used[0]) / max(1, int(done[last] - done[first])),  # a run of one block has no middle
         memory_mb={kind: (middle[0].get(kind, 0.0), middle[1].get(kind, 0.0)) for kind in middle[1]},
     )
 
