@@ -57,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
         elif line == "500 always":
             self._send(500, {"error": {"message": "broken"}})
         elif line == "too slow":
-            time.sleep(1.0)
+            time.sleep(4.0)
             self._send(200, _completion(GOOD))
         elif line == "garbled":
             self._send(200, {"hello": "world"})
