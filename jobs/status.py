@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.launch import launch_reader
-from orchestrator.cluster.controller import ask_controller
 from orchestrator.cluster.explain import finished_rounds
 from orchestrator.reports.console import show_rows
-from orchestrator.stores.runs import find_run
+from orchestrator.stores.runs import find_run, stop_walk, walk_of
 
 
 def main(settings: Mapping[str, Any]) -> None:
@@ -23,7 +22,9 @@ def main(settings: Mapping[str, Any]) -> None:
     ]
     if rows:
         show_rows(f"rounds of {run.name}", ("round", "WAF", "pseudo-labels", "verdict", "why"), rows)
-    print(ask_controller(run, stop=settings["job"]["stop"]))
+    if settings["job"]["stop"]:
+        stop_walk(run)
+    print(walk_of(run))
 
 
 if __name__ == "__main__":

@@ -11,10 +11,7 @@ it dies Ray restarts it, the generator is walked again from the start, finished 
 
 from __future__ import annotations
 
-import logging
-import socket
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import ray
@@ -25,11 +22,8 @@ from orchestrator.cluster.ledger import RoundLedger
 from orchestrator.cluster.steps import FusionSteps, StepsRecipe
 from orchestrator.rounds.self_training import RoundPlan, run_rounds
 from orchestrator.seams import SelectionPolicy
-from orchestrator.stores.runs import read_about, write_about
+from orchestrator.stores.runs import STOP, walking
 from orchestrator.vocabulary import RoundRecord
-
-NAMESPACE = "emotion"
-CONTROLLER = "controller.json"  # in the run's directory while it is walked: where its cluster is
 
 
 class RoundController:
@@ -46,12 +40,12 @@ class RoundController:
         self._steps = FusionSteps(steps)
         self._walk = run_rounds(self._steps, plan, policy, ledger, truth=self._steps.truth, pool_truth=pool_truth)
         self._done: list[RoundRecord] = []
-        self._stopping = False
+        self._stop = ledger.run / STOP
 
     def next_round(self, after: int) -> RoundRecord | None:
         """The record of round `after + 1`, None when the run has ended. Safe to ask again after a restart."""
         while len(self._done) <= after + 1:
-            if self._stopping and len(self._done) > 0:
+            if self._stop.exists() and len(self._done) > 0:
                 return None
             record = next(self._walk, None)
             if record is None:
@@ -63,54 +57,32 @@ class RoundController:
         """What is going on, for a person."""
         last = self._done[-1] if self._done else None
         done = f"round {last.index} {last.verdict}: WAF {last.val_f1:.3f}" if last else "no round finished"
-        return f"{done}; {self._steps.activity}" + ("; stopping after this round" if self._stopping else "")
+        return f"{done}; {self._steps.activity}" + ("; stopping after this round" if self._stop.exists() else "")
 
     def stop_after_round(self) -> None:
         """Finish the round that runs, then end: the best model so far is the result."""
-        self._stopping = True
+        self._stop.touch()
 
 
 def walk_rounds(
     steps: StepsRecipe, plan: RoundPlan, policy: SelectionPolicy, ledger: RoundLedger, pool_truth: NDArray[np.int64] | None
 ) -> Iterator[RoundRecord]:
-    """Run the rounds in a controller actor and yield each record as it is finished; `ask_controller` reaches it meanwhile."""
+    """Run the rounds in a controller actor and yield each record as it is finished.
+
+    The actor answers to the name of the run, `rounds/<run>`: `ray.get_actor(name, namespace="emotion").status.remote()`. Whoever
+    cannot join its cluster reads and writes in the run's directory instead: `jobs.status`.
+    """
     actor = ray.remote(num_cpus=0, max_restarts=3, max_task_retries=-1, max_concurrency=2)(RoundController)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)  # not on a node that may vanish
-    named = actor.options(name=_name(ledger.run), namespace=NAMESPACE, scheduling_strategy=here)
+    named = actor.options(name=f"rounds/{ledger.run.name}", namespace="emotion", scheduling_strategy=here)
     controller = named.remote(steps, plan, policy, ledger, pool_truth)
-    write_about(ledger.run, CONTROLLER, {"address": ray.get_runtime_context().gcs_address})
-    try:
+    with walking(ledger.run) as tell:
         coming = controller.next_round.remote(-1)
         while (record := ray.get(coming)) is not None:
             coming = controller.next_round.remote(record.index)  # the next round is fitted while this one is told
+            tell(record.index + 1)
             yield record
-    finally:
-        (ledger.run / CONTROLLER).unlink(missing_ok=True)
-        ray.kill(controller)
-
-
-def ask_controller(run: Path, *, stop: bool) -> str:
-    """What a run's controller says is going on, from any process that reaches its cluster; asked to stop first, if so wished."""
-    if not (run / CONTROLLER).is_file():
-        return "no job is walking these rounds now"
-    address = str(read_about(run, CONTROLLER)["address"])
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=3).close()
-        ray.init(address=address, namespace=NAMESPACE, logging_level=logging.ERROR, log_to_driver=False)
-        controller = ray.get_actor(_name(run))
-        if stop:
-            ray.get(controller.stop_after_round.remote(), timeout=30)
-        return str(ray.get(controller.status.remote(), timeout=30))
-    except (OSError, ValueError, ray.exceptions.RayError) as error:
-        told = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return f"its cluster at {address} does not answer ({told}): the job was killed; the same command goes on with it"
-    finally:
-        ray.shutdown()
-
-
-def _name(run: Path) -> str:
-    return f"rounds/{run.name}"
+    ray.kill(controller)
 
 
 def found_rounds(ledger: RoundLedger, plan: RoundPlan) -> Sequence[int]:

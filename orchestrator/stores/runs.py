@@ -10,8 +10,12 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ from orchestrator.errors import InputError
 from orchestrator.stores.artifacts import write_durably
 
 SETTINGS, SUMMARY, ATTENTION = "settings.json", "summary.json", "attention.json"
+WALK, STOP = "walk.json", "stop"
 _NO_IDENTITY = ("job", "clip", "cluster", "tracking", "store", "experiment")  # may differ between two starts of one run
 _GOES_ON = ("rounds", "patience")  # a run goes on when these grow
 
@@ -35,6 +40,43 @@ def read_about(run: Path, file: str) -> Mapping[str, Any]:
         raise InputError(f"{path} does not exist: the run has not come so far; start or go on with jobs.self_train")
     told: dict[str, Any] = json.loads(path.read_text())
     return told
+
+
+@contextmanager
+def walking(run: Path) -> Iterator[Callable[[int], None]]:
+    """Say in the run's directory that its rounds are being walked; the callable says which is next."""
+
+    def tell(index: int) -> None:
+        write_about(run, WALK, {"round": index, "host": socket.gethostname(), "pid": os.getpid(), "since_s": round(time.time())})
+
+    (run / STOP).unlink(missing_ok=True)
+    tell(0)
+    try:
+        yield tell
+    finally:
+        for file in (WALK, STOP):
+            (run / file).unlink(missing_ok=True)
+
+
+def walk_of(run: Path) -> str:
+    """What the job of a run is doing, for a person."""
+    if not (run / WALK).is_file():
+        return (
+            "finished" if (run / SUMMARY).is_file() else "no job is walking these rounds now; the same command goes on with them"
+        )
+    told = read_about(run, WALK)
+    place = f"process {told['pid']} on {told['host']}"
+    if told["host"] == socket.gethostname() and not Path(f"/proc/{told['pid']}").exists():
+        return f"{place} was killed in round {told['round']}; the same command goes on there"
+    stopping = "; it stops after this round" if (run / STOP).exists() else ""
+    return f"{place} is in round {told['round']}, for {round(time.time()) - told['since_s']} s{stopping}"
+
+
+def stop_walk(run: Path) -> None:
+    """Ask the job of a run to end after the round it is in. Raises InputError when none walks it."""
+    if not (run / WALK).is_file():
+        raise InputError(f"no job is walking the rounds of {run.name}: there is nothing to stop")
+    (run / STOP).touch()
 
 
 def find_run(store: Path, settings: Mapping[str, Any]) -> Path:

@@ -6,10 +6,12 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -18,6 +20,7 @@ import pytest
 from tests.cluster.conftest import MakeExperiment
 
 pytestmark = pytest.mark.cluster
+ROUNDS = ("/round-0", "/round-1", "/round-2")  # children of a run in MLflow
 ROOT = Path(__file__).parents[2]
 SMALL = [
     "name=small",
@@ -63,6 +66,17 @@ def pseudo_labels(store: Path) -> dict[str, list[dict[str, object]]]:
     }
 
 
+def runs_of(store: Path) -> list[str]:
+    return [path.name for path in (store / "runs").iterdir()]
+
+
+def told_runs(store: Path) -> list[tuple[str, str]]:
+    """Status and key of every run MLflow knows."""
+    with closing(sqlite3.connect(store / "mlflow.db")) as base:
+        asked = "SELECT runs.status, tags.value FROM tags JOIN runs USING (run_uuid) WHERE tags.key = 'orchestrator.key'"
+        return [(str(status), str(key)) for status, key in base.execute(asked)]
+
+
 def test_a_run_killed_at_three_moments_ends_with_the_pseudo_labels_of_an_undisturbed_one(
     make_experiment: MakeExperiment, tmp_path: Path
 ) -> None:
@@ -82,3 +96,4 @@ def test_a_run_killed_at_three_moments_ends_with_the_pseudo_labels_of_an_undistu
     expected = pseudo_labels(calm)
     assert [len(rows) > 0 for rows in expected.values()] == [True, True]
     assert pseudo_labels(hunted) == expected
+    assert sorted(told_runs(hunted)) == [("FINISHED", f"{run}{end}") for run in runs_of(hunted) for end in ("", *ROUNDS)]
