@@ -2,11 +2,13 @@
 
     python -m benchmarks.rounds gains    [--dev] [--only NAME ...]     each part of the recipe taken away, then each policy
     python -m benchmarks.rounds hostile  [--dev] [--draws 1]           60 scenarios a draw
-    python -m benchmarks.rounds trimodal [--splits 6] [--features FILE]    the split given, then other speakers
+    python -m benchmarks.rounds trimodal [--splits 6]                  the split given, then other speakers
 
 What runs are the objects of configs/, as `jobs.self_train` composes and walks them (`cluster.steps`, fits in this process);
 `--set fusion.seeds=1 selection=crest` changes the recipe. Round 0 is the supervised model, `last` the last
 student, `final` the model that is handed out. `scenarios` says what is drawn.
+
+trimodal's features are extracted by `--experiment` on first use and kept in `--features`.
 
 `--dev` never touches a fold's test speakers: it trains on 6 of the other 9 and tests on 3. The recipe was chosen so.
 """
@@ -25,7 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.scenarios import KINDS, Scenario, draw, ravdess, speaker_folds, trimodal, trimodal_split
+from orchestrator.cluster.corpus import gather
 from orchestrator.cluster.run import load_student
+from orchestrator.cluster.session import session
 from orchestrator.cluster.steps import FusionSteps, StepsRecipe, subset_labels
 from orchestrator.metrics import waf
 from orchestrator.rounds.crossfit import Scored
@@ -176,7 +180,10 @@ def hostile(options: argparse.Namespace) -> None:
 
 def on_trimodal(options: argparse.Namespace) -> None:
     """Test WAF per split; then what each modality subset reaches and what losing one costs, with and without modality dropout."""
-    corpus, given = trimodal(options.features, TRIMODAL)
+    stored = options.features or Path("outputs/trimodal_real.npz")
+    if not stored.exists():
+        _extract([f"experiment={options.experiment}", *options.overrides], stored)
+    corpus, given = trimodal(stored, TRIMODAL)
     for name in options.only or ("default", "no modality dropout"):
         experiment = experiment_of([*PARTS[name], *options.overrides])
         print(f"{name}\n{'split':12}{'round 0':>9}{'last':>8}{'final':>8}   subsets of the final model; verdicts")
@@ -189,6 +196,15 @@ def on_trimodal(options: argparse.Namespace) -> None:
         _show_split("mean", np.mean([walked.ends for walked in walks], axis=0).tolist(), mean, ())
         lost = {letter: mean["AVT"] - mean["AVT".replace(letter, "")] for letter in "AVT"}
         print("losing one costs, points: " + "  ".join(f"{name} {100 * cost:.1f}" for name, cost in lost.items()))
+
+
+def _extract(overrides: Sequence[str], path: Path) -> None:
+    """Features of all clips as encoded, through the product's own extraction."""
+    experiment = build(compose_config([*overrides, "data.within_speakers=false"]))[0]
+    with session(experiment.cluster):
+        features = gather(experiment).features
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, clip_id=features.clip_ids, **features.values)
 
 
 def _show_split(name: str, ends: Sequence[float], subsets: Mapping[str, float], verdicts: Sequence[Verdict]) -> None:
@@ -206,6 +222,7 @@ def main() -> None:
     parser.add_argument("--labels", type=int, nargs="+", default=SHARES)
     parser.add_argument("--only", nargs="+", choices=tuple(PARTS))
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--experiment", default="trimodal_real", help="whose encoders make trimodal's features")
     parser.add_argument("--splits", type=int, default=6)
     options = parser.parse_args()
     {"gains": gains, "hostile": hostile, "trimodal": on_trimodal}[options.what](options)
