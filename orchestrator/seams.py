@@ -91,3 +91,7 @@ class Teacher(Protocol):
     ) -> tuple[Predictions, tuple[Rejected, ...]]:
         """Predictions of the clips it has a usable answer for, sorted; the others with the reason, never a guess."""
         ...
+
+    def answers(self, clips: Sequence[Clip], *, on_answer: Callable[[], None] = lambda: None) -> Mapping[str, str | None]:
+        """Its words on each clip, by id, None where it has none: a hint for a text encoder."""
+        ...

@@ -178,7 +178,7 @@ class Experiment:
     cluster: ClusterSettings
     tracking: TrackingSettings
     prompts: PromptRecipe | None = None
-    hints: HintSettings | None = None
+    hints: HintSettings | Teacher | None = None
     features: str | None = None
     teacher: TeacherSettings | None = None
 

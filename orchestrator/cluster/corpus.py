@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -98,14 +98,23 @@ def check_inputs(experiment: Experiment) -> None:
 
 
 def hinted(experiment: Experiment, clips: Sequence[Clip]) -> tuple[Clip, ...]:
-    """The clips with what a language model says of each transcript; as they are when nobody is to be asked.
+    """The clips with what a language model says of each transcript, or a multimodal one of each video; as they are when nobody is
+    to be asked.
 
     Answers rest in the store. Says what they cost, and which clips got none and why. Raises ModelUnavailable.
     """
     if experiment.hints is None:
         return tuple(clips)
-    from orchestrator.encoders.hints import with_hints  # the client takes a second to import
+    from orchestrator.encoders.asking import HintSettings  # the client takes a second to import
+    from orchestrator.encoders.hints import with_hints
 
+    if not isinstance(experiment.hints, HintSettings):
+        with progress(len(clips), "hints") as bar:
+            answers = experiment.hints.answers(clips, on_answer=lambda: bar.advance(1))
+        heard = tuple(replace(clip, hint=answers[clip.clip_id] or None) for clip in clips)
+        spoken_of = sum(clip.hint is not None for clip in heard)
+        print(f"hints: {experiment.hints.name} spoke of {spoken_of} of {len(heard)} clips", flush=True)
+        return heard
     with progress(0, "hints") as bar:
         told, report = with_hints(
             clips, experiment.emotions, experiment.hints, experiment.store / "hints.sqlite", on_answer=bar.reach

@@ -2,7 +2,8 @@
 
     clips ─► answers (asked once, kept) ─► one emotion named? ─► Predictions of those clips, and Rejected for the others
 
-A clip that got no usable answer is left out of the predictions, counted, and never taken for neutral.
+A clip that got no usable answer is left out of the predictions, counted, and never taken for neutral. `answers` gives the words
+as they came: hints for a text encoder.
 """
 
 from __future__ import annotations
@@ -62,6 +63,10 @@ class EmotionLlama:
 
         `on_answer` is called for each clip. Raises ModelUnavailable when nobody listens.
         """
+        return _told(self.answers(clips, on_answer=on_answer), self.emotions, self.name, self.certainty)
+
+    def answers(self, clips: Sequence[Clip], *, on_answer: Callable[[], None] = lambda: None) -> dict[str, str | None]:
+        """What the model says of each clip, by id; None where it gave no answer. Raises ModelUnavailable."""
         cache = Path(self.cache)
         known = _known(cache)
         unknown = [clip for clip in clips if self._key(clip) not in known]
@@ -79,8 +84,7 @@ class EmotionLlama:
                     kept.write("\n" + json.dumps({"key": self._key(clip), "answer": text}) + "\n")
                     kept.flush()
                 on_answer()
-        answers = {clip.clip_id: known.get(self._key(clip)) for clip in clips}
-        return _told(answers, self.emotions, self.name, self.certainty)
+        return {clip.clip_id: known.get(self._key(clip)) for clip in clips}
 
     def prompt(self, clip: Clip) -> str:
         """What the model is asked, in the words it was trained with."""
@@ -127,18 +131,22 @@ class Replayed:
         self, clips: Sequence[Clip], *, on_answer: Callable[[], None] = lambda: None
     ) -> tuple[Predictions, tuple[Rejected, ...]]:
         """Predictions of the clips that have a usable answer, sorted, and the others with the reason, counted on stderr."""
+        return _told(self.answers(clips, on_answer=on_answer), self.emotions, self.name, self.certainty)
+
+    def answers(self, clips: Sequence[Clip], *, on_answer: Callable[[], None] = lambda: None) -> dict[str, str | None]:
+        """What the file says of each clip, by id; None where it says nothing. Raises InputError."""
         file = Path(self.path).expanduser()
         if not file.is_file():
-            raise InputError(f"the teacher's answers {self.path} are not there: correct teacher.speaker.path")
+            raise InputError(f"the answers {self.path} are not there: correct teacher.speaker.path, or hints.path")
         told = read_answers(file)
         by_file = {Path(name.replace("\\", "/")).name: text for name, text in told.items()}
-        answers = {}
+        answers: dict[str, str | None] = {}
         for clip in clips:
             path = Path(clip.path)
             places = [(told, clip.clip_id), (by_file, path.name), (by_file, path.stem)]
             answers[clip.clip_id] = next((held[name] for held, name in places if name in held), None)
             on_answer()
-        return _told(answers, self.emotions, self.name, self.certainty)
+        return answers
 
 
 def _text(reply: httpx.Response) -> str | None:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.cluster.corpus import Corpus, gather
+from orchestrator.cluster.corpus import Corpus, gather, hinted, read_clips
 from orchestrator.cluster.run import Run, self_train
 from orchestrator.settings import Experiment
 from orchestrator.vocabulary import Split
@@ -111,3 +111,14 @@ def test_a_model_behind_http_gates_what_the_students_learn(
     assert labels is not None
     votes = [rows[clip]["vote Emotion-LLaMA"] for clip in labels.clip_ids.tolist()]
     np.testing.assert_array_equal(labels.labels, votes)
+
+
+def test_what_a_model_said_of_a_video_can_be_its_hint_and_silence_is_none(
+    make_experiment: MakeExperiment, tmp_path: Path
+) -> None:
+    answers = tmp_path / "answers.csv"
+    answers.write_text('name,answer\ntoy0000,"His brows are drawn together: angry"\ntoy0001,\n')
+    experiment = make_experiment("hints=replayed", f"hints.path={answers}")
+    hints = {clip.clip_id: clip.hint for clip in hinted(experiment, read_clips(experiment))}
+    assert hints.pop("toy0000") == "His brows are drawn together: angry"
+    assert set(hints.values()) == {None}
