@@ -67,6 +67,8 @@ class PoolSettings:
     def __post_init__(self) -> None:
         if not 1 <= self.min_actors <= self.max_actors:
             raise ConfigError(f"a pool needs 1 <= min_actors <= max_actors, got {self.min_actors} and {self.max_actors}")
+        if self.cpus < 0 or self.gpus < 0:
+            raise ConfigError(f"a pool's cpus and gpus must not be negative, got {self.cpus} and {self.gpus}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,10 @@ class ClusterSettings:
     def __post_init__(self) -> None:
         if unknown := set(self.pools) - set(MODALITIES):
             raise ConfigError(f"cluster.pools names {sorted(unknown)}; a pool belongs to one of {MODALITIES}")
+        least_of = {"cpus": 1, "fit_workers": 0, "gpus_per_fit_worker": 0, "clips_per_block": 1, "decode_cpus": 0.01}
+        for name, least in least_of.items():
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ConfigError(f"cluster.{name} must be at least {least}, got {value}")
 
 
 @dataclass(frozen=True, slots=True)

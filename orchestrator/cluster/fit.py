@@ -9,7 +9,8 @@ so one worker and four give the same bytes. Groups are saved as they are finishe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,15 @@ import numpy as np
 import ray
 import ray.train
 from numpy.typing import NDArray
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from orchestrator.errors import TrainingError
+from orchestrator.errors import OrchestratorError, TrainingError
 from orchestrator.settings import ClusterSettings
 from orchestrator.training.columns import Basis, Columns
 from orchestrator.training.ensemble import Ensemble, FusionRecipe, fit_members, member_groups
 
-RESTARTS = 10  # of a worker group: a fit that always fails ends, one on spot nodes goes on
+RESTARTS = 10  # after lost workers: a fit that always loses them ends, one on spot nodes goes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,29 +66,35 @@ def train_on_workers(
 ) -> None:
     """Run a training loop on the workers of a fit, or here when there are none.
 
-    A worker that dies is replaced and the loop starts again; it finds what it had finished. Raises TrainingError.
+    Workers that are lost are replaced and the loop starts again; it finds what it had finished. Raises TrainingError, and at once
+    what the loop itself raises for the user.
     """
     if settings.fit_workers == 0:
         loop(config)
         return
     gpus = settings.gpus_per_fit_worker
-    trainer = TorchTrainer(
-        loop,
-        train_loop_config=config,
-        scaling_config=ScalingConfig(
-            num_workers=settings.fit_workers, use_gpu=gpus > 0, resources_per_worker={"GPU": gpus} if gpus else {"CPU": 1}
-        ),
-        run_config=RunConfig(name=name, storage_path=str(storage), failure_config=FailureConfig(max_failures=RESTARTS)),
+    scaling = ScalingConfig(
+        num_workers=settings.fit_workers, use_gpu=gpus > 0, resources_per_worker={"GPU": gpus} if gpus else {"CPU": 1}
     )
-    try:
-        trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise TrainingError(f"{name} failed on its workers: {error}") from error
+    run = RunConfig(name=name, storage_path=str(storage), logging_config=LoggingConfig(log_level="CRITICAL"))  # we tell ourselves
+    for restarts in count():  # Ray Train's own count would try again what fails every time
+        try:
+            TorchTrainer(loop, train_loop_config=config, scaling_config=scaling, run_config=run).fit()
+            return
+        except ray.train.TrainingFailedError as error:
+            failures = list(getattr(error, "worker_failures", {}).values())
+            for failure in failures:
+                if isinstance(failure, OrchestratorError):
+                    raise failure from None
+            lost = any(type(failure).__module__.startswith("ray.") for failure in failures)
+            if restarts >= (RESTARTS if lost else 1):  # a survivor may be heard before the loss it suffers from
+                raise TrainingError(f"{name} failed on its workers, {restarts + 1} times: {error}") from error
 
 
 def _fit_groups(config: Mapping[str, Any]) -> None:
     context = ray.train.get_context()
-    task: FusionTask = ray.get(config["task"])
+    shared: FusionTask = ray.get(config["task"])
+    task = replace(shared, targets=shared.targets.copy(), weights=shared.weights.copy())  # torch warns of arrays it cannot write
     for index in range(context.get_world_rank(), len(config["groups"]), context.get_world_size()):
         target = config["directory"] / f"group-{index}"
         if not target.exists():

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import ray
 from ray._private import ray_constants
 
-from orchestrator.errors import ClusterFailed, OrchestratorError
+from orchestrator.errors import ClusterFailed, ConfigError, OrchestratorError
 from orchestrator.settings import ClusterSettings
 
 # One thread an actor: sums of floats come out the same on any machine size; width comes from more actors.
@@ -23,6 +23,8 @@ WORKER_ENV = {
     "RAY_worker_niceness": "0",
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it says every line twice
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # that a fit is done is noticed at the next check
+    "RAY_LOGGER_LEVEL": "error",  # without a dashboard Ray Train warns every second that it cannot ask one
 }
 
 
@@ -30,7 +32,8 @@ WORKER_ENV = {
 def session(settings: ClusterSettings) -> Iterator[None]:
     """A Ray session for the length of a job; a session that stands already is used and left standing.
 
-    Raises ClusterFailed when Ray gives up on what runs inside; an error meant for the user comes through from any worker.
+    Raises ConfigError when a private cluster can never hold the fit workers, ClusterFailed when Ray gives up on what runs
+    inside; an error meant for the user comes through from any worker.
     """
     if ray.is_initialized():
         yield
@@ -42,7 +45,7 @@ def session(settings: ClusterSettings) -> Iterator[None]:
     address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
     local = address == "local"
     if local:
-        os.environ.update(WORKER_ENV)
+        os.environ.update(WORKER_ENV, RAY_TRAIN_ENABLE_PREEMPTION_WATCHER="0")  # this machine is not taken away node by node
         _keep_to_loopback()
     context = ray.init(
         address=address,
@@ -55,6 +58,8 @@ def session(settings: ClusterSettings) -> Iterator[None]:
     kind = "a private Ray cluster" if local else f"the Ray cluster at {context.address_info.get('gcs_address', address)}"
     print(f"running on {kind}: {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs", flush=True)
     try:
+        if local:
+            _check_room(settings, resources)
         yield
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None)
@@ -66,6 +71,16 @@ def session(settings: ClusterSettings) -> Iterator[None]:
         ) from error
     finally:
         ray.shutdown()
+
+
+def _check_room(settings: ClusterSettings, resources: Mapping[str, float]) -> None:
+    """Raises ConfigError when fit workers would wait for ever: a private cluster does not grow."""
+    kind, each = ("GPU", settings.gpus_per_fit_worker) if settings.gpus_per_fit_worker else ("CPU", 1.0)
+    if (wanted := settings.fit_workers * each) > (there := resources.get(kind, 0.0)):
+        raise ConfigError(
+            f"cluster.fit_workers={settings.fit_workers} asks for {wanted:g} {kind}s and this machine has {there:g}: "
+            f"say cluster.fit_workers={int(there / each)}"
+        )
 
 
 def _keep_to_loopback() -> None:

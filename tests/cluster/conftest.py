@@ -16,7 +16,7 @@ MakeExperiment = Callable[..., Experiment]
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
-    with session(ClusterSettings(cpus=2)):
+    with session(ClusterSettings(cpus=4)):  # four fit workers must find room; real cores may be fewer
         yield
 
 

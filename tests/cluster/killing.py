@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ENCODER, DECODER = "ray::MapWorker(MapBatches(EncodeClips))", "-m orchestrator.media.child"
+FITTER = "ray::RayTrainWorker"
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import pytest
 import ray
 
 from orchestrator.cluster.steps import FusionSteps, StepsRecipe
+from orchestrator.errors import Diverged
 from orchestrator.models.fusion import AttentionFusion
 from orchestrator.rounds.crossfit import Scored
 from orchestrator.rounds.mixing import Mixing
@@ -18,6 +19,7 @@ from orchestrator.rounds.self_training import label_pool
 from orchestrator.settings import ClusterSettings
 from orchestrator.training.ensemble import FusionRecipe
 from orchestrator.vocabulary import Features, PseudoLabels
+from tests.cluster.killing import FITTER, killing
 
 pytestmark = pytest.mark.cluster
 LABELLED, POOL, C = 30, 60, 3
@@ -49,19 +51,34 @@ def recipe_in(store: Path, workers: int, **fusion: float) -> StepsRecipe:
     )
 
 
-def two_rounds(recipe: StepsRecipe) -> tuple[PseudoLabels, Scored]:
-    """What round 1 learns from, and what its student says."""
-    steps = FusionSteps(recipe)
-    labels = label_pool(steps.predict(steps.fit(0, None)), Cbst(Growing(0.5)), TRUTH, 1)
-    return labels, steps.predict(steps.fit(1, labels))
+def test_one_worker_and_four_give_the_pseudo_labels_of_none(cluster: None, tmp_path: Path) -> None:
+    told: list[tuple[PseudoLabels, Scored]] = []
+    for workers in (0, 1, 4):
+        steps = FusionSteps(recipe_in(tmp_path / str(workers), workers, seeds=4))  # a group of members for each of four
+        scored = steps.predict(steps.fit(0, None))
+        told.append((label_pool(scored, Cbst(Growing(0.5)), TRUTH, 1), scored))
+    for labels, scored in told[1:]:
+        for name in ("clip_ids", "targets", "weights", "confidence", "folds"):
+            np.testing.assert_array_equal(getattr(labels, name), getattr(told[0][0], name))
+        np.testing.assert_array_equal(scored.labelled.logits, told[0][1].labelled.logits)
+        for pool, alone in zip(scored.pool, told[0][1].pool, strict=True):
+            np.testing.assert_array_equal(pool.logits, alone.logits)
 
 
-def test_no_worker_and_two_give_the_same_pseudo_labels_and_the_same_student(cluster: None, tmp_path: Path) -> None:
-    alone, spread = (two_rounds(recipe_in(tmp_path / str(workers), workers)) for workers in (0, 2))
-    for name in ("clip_ids", "targets", "weights", "confidence", "folds"):
-        np.testing.assert_array_equal(getattr(alone[0], name), getattr(spread[0], name))
-    np.testing.assert_array_equal(alone[1].labelled.logits, spread[1].labelled.logits)
-    np.testing.assert_array_equal(alone[1].pool[0].votes, spread[1].pool[0].votes)
+def test_what_no_retry_can_mend_ends_a_fit_on_workers_at_once_in_its_own_words(cluster: None, tmp_path: Path) -> None:
+    with pytest.raises(Diverged, match=r"lower fusion\.lr \(now 1e\+30\)"):
+        FusionSteps(recipe_in(tmp_path, 1, lr=1e30)).fit(0, None)
+
+
+@pytest.mark.chaos
+def test_killed_fit_workers_are_replaced_and_change_nothing(cluster: None, tmp_path: Path) -> None:
+    long = {"seeds": 4, "min_steps": 8000, "max_steps": 8000}
+    alone, hunted = (FusionSteps(recipe_in(tmp_path / str(workers), workers, **long)) for workers in (0, 1))
+    expected = alone.predict(alone.fit(0, None))
+    with killing([FITTER] * 2, pause_s=15.0) as killed:  # one while it starts, one while it fits
+        scored = hunted.predict(hunted.fit(0, None))
+    assert killed == [FITTER] * 2
+    np.testing.assert_array_equal(scored.labelled.logits, expected.labelled.logits)
 
 
 def test_the_pool_teaches_by_consistency_inside_a_round(cluster: None, tmp_path: Path) -> None:
