@@ -57,11 +57,11 @@ class DataSettings:
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """One actor pool. Fractions of a CPU let all pools of a laptop stand at once."""
+    """One actor pool. Fractions of a CPU let three of them and a decoder stand at once even on a single core."""
 
     min_actors: int = 1
     max_actors: int = 1
-    cpus: float = 0.25
+    cpus: float = 0.1
     gpus: float = 0.0
 
     def __post_init__(self) -> None:
@@ -86,7 +86,7 @@ class ClusterSettings:
     fit_workers: int = 0
     gpus_per_fit_worker: float = 0.0
     clips_per_block: int = 16
-    decode_cpus: float = 0.5
+    decode_cpus: float = 0.6
     pools: Mapping[str, PoolSettings] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -32,7 +32,7 @@ WORKER_ENV = {
 def session(settings: ClusterSettings) -> Iterator[None]:
     """A Ray session for the length of a job; a session that stands already is used and left standing.
 
-    Raises ConfigError when a private cluster can never hold the fit workers, ClusterFailed when Ray gives up on what runs
+    Raises ConfigError when a private cluster can never hold what is asked for, ClusterFailed when Ray gives up on what runs
     inside; an error meant for the user comes through from any worker.
     """
     if ray.is_initialized():
@@ -74,13 +74,19 @@ def session(settings: ClusterSettings) -> Iterator[None]:
 
 
 def _check_room(settings: ClusterSettings, resources: Mapping[str, float]) -> None:
-    """Raises ConfigError when fit workers would wait for ever: a private cluster does not grow."""
-    kind, each = ("GPU", settings.gpus_per_fit_worker) if settings.gpus_per_fit_worker else ("CPU", 1.0)
-    if (wanted := settings.fit_workers * each) > (there := resources.get(kind, 0.0)):
-        raise ConfigError(
-            f"cluster.fit_workers={settings.fit_workers} asks for {wanted:g} {kind}s and this machine has {there:g}: "
-            f"say cluster.fit_workers={int(there / each)}"
-        )
+    """Raises ConfigError for what would wait for ever: a private cluster does not grow."""
+    pools, gpus = settings.pools.values(), settings.gpus_per_fit_worker
+    asked = [
+        (f"cluster.fit_workers={settings.fit_workers}", "GPU" if gpus else "CPU", settings.fit_workers * (gpus or 1.0)),
+        ("cluster.pools with cluster.decode_cpus", "CPU", settings.decode_cpus + sum(p.min_actors * p.cpus for p in pools)),
+        ("cluster.pools", "GPU", sum(p.min_actors * p.gpus for p in pools)),
+    ]
+    for key, kind, wanted in asked:
+        if wanted > (there := resources.get(kind, 0.0)) + 1e-6:
+            raise ConfigError(
+                f"{key} asks for {wanted:g} {kind}s at once, the private cluster on this machine has {there:g}: "
+                f"ask for less{', raise cluster.cpus,' if kind == 'CPU' else ''} or join a cluster with cluster.address"
+            )
 
 
 def _keep_to_loopback() -> None:

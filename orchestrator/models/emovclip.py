@@ -13,15 +13,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import torch
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from orchestrator.models.class_text import LearntContext, TextTower, class_sentences, zero_shot
 from orchestrator.models.prompts import PromptScheme, Tokenize, VisualPrompts, resample
+
+if TYPE_CHECKING:  # open_clip takes two seconds to import, which jobs without prompts need not wait for
+    from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 
 MAX_LOG_SCALE = math.log(100)  # CLIP's own bound
 
@@ -139,12 +142,13 @@ class EmoVclip(nn.Module):
             if self.checkpointing and torch.is_grad_enabled():
                 x = checkpoint(self._block, block, x, layer, lengths, mask, last, use_reentrant=False)
             else:
-                x = self._block(block, x, layer, lengths, mask, last)
+                x = self._block(cast("ResidualAttentionBlock", block), x, layer, lengths, mask, last)
         return x[:, :, 0], attention
 
-    def _block(self, block: nn.Module, x: Tensor, layer: int, lengths: Tensor, mask: Tensor | None, last: bool) -> Tensor:
+    def _block(
+        self, block: ResidualAttentionBlock, x: Tensor, layer: int, lengths: Tensor, mask: Tensor | None, last: bool
+    ) -> Tensor:
         """One block of the tower with its prompts: tokens `(B, T, S, C)` to the same, or to the class token alone."""
-        assert isinstance(block, ResidualAttentionBlock)
         prompts = self._prompts(layer, x[:, :, 0], lengths, mask)  # each (B or 1, T or 1, P, C)
         local_mask = None if self.visual.locals is None else mask
         kept = x[:, :, :1] if last else x
@@ -210,6 +214,8 @@ def pad_clips(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
 
 def vision_tower(clip: nn.Module) -> VisionTransformer:
     """The visual half of a CLIP. Raises ValueError naming what is not a ViT read at its class token."""
+    from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+
     tower = clip.get_submodule("visual")
     if not isinstance(tower, VisionTransformer):
         raise ValueError(f"prompts need open_clip's own ViT, but the visual tower is a {type(tower).__name__}: choose a ViT-*")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchvision.transforms import v2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +30,8 @@ class Augmentation:
 
     def __call__(self, frames: NDArray[np.uint8], *, seed: int) -> NDArray[np.uint8]:
         """Frames u8 `(T, H, W, 3)` to the same shape; equal seeds, equal pictures."""
+        from torchvision.transforms import v2  # takes a second to import, and only prompts look twice
+
         height, width = frames.shape[1:3]
         steps: list[v2.Transform] = []
         if self.min_area < 1:
