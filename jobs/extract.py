@@ -17,10 +17,10 @@ from orchestrator.stores.mertools import write_corpus
 
 def main(command: Command) -> None:
     experiment, job = command.experiment, command.job
-    check_inputs(experiment)
+    clips = check_inputs(experiment)
     encoded = replace(experiment, data=replace(experiment.data, within_speakers=False))  # as the encoders gave them
     with session(experiment.cluster):
-        corpus = gather(encoded, retry=job.retry)
+        corpus = gather(encoded, clips, retry=job.retry)
     present = corpus.features.present.mean(axis=0)
     for stream, share in zip(corpus.features.streams, present, strict=True):
         width = corpus.features.values[stream].shape[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -57,7 +58,7 @@ def _launch(job: Callable[[Asked], None], read: Callable[[Sequence[str]], Asked]
         print(f"{doc}\nConfig groups and keys: {CONFIGS}/config.yaml. Recipes: {', '.join(_recipes())}.")
         return
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr, flush=True)
+    warnings.showwarning = lambda message, *_: _warn(str(message))
     try:
         job(read(overrides))
     except OrchestratorError as error:
@@ -66,6 +67,11 @@ def _launch(job: Callable[[Asked], None], read: Callable[[Sequence[str]], Asked]
     except KeyboardInterrupt:
         print("interrupted: run the same command again and it goes on from what was finished", file=sys.stderr, flush=True)
         sys.exit(130)
+
+
+@functools.cache  # once a message: clips and folds are looked at more than once
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 def _recipes() -> list[str]:

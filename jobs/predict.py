@@ -23,15 +23,14 @@ def main(command: Command) -> None:
     if job.pseudo_labels:
         print(*export_pseudo_labels(experiment, command.settings, Path(job.pseudo_labels).expanduser()))
         return
-    if not job.videos:
-        check_inputs(experiment)
+    clips = () if job.videos else check_inputs(experiment)
     with session(experiment.cluster):
         if job.videos:
             written = predict_videos(experiment, command.settings, Path(job.videos).expanduser(), job.out)
         elif job.submission:
-            written = predict_candidates(experiment, Path(job.submission).expanduser(), job.out)
+            written = predict_candidates(experiment, clips, Path(job.submission).expanduser(), job.out)
         else:
-            written = predict_split(experiment, Split(job.split), job.out)
+            written = predict_split(experiment, clips, Split(job.split), job.out)
     show_answers(written[0])
     for path in written:
         print(path)

@@ -18,9 +18,9 @@ def main(command: Command) -> None:
     overrides = [[f"{key}={value}" for key, value in setting.items()] for setting in settings]
     commands = [Command.read([*command.overrides, *more]) for more in overrides]  # a wrong key fails here, before anything runs
     trials = [Trial(setting, trial.experiment) for setting, trial in zip(settings, commands, strict=True)]
-    check_inputs(experiment)
+    clips = check_inputs(experiment)
     with session(experiment.cluster):
-        search(experiment, trials, gather(experiment))
+        search(experiment, trials, gather(experiment, clips))
 
 
 if __name__ == "__main__":

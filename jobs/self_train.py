@@ -14,9 +14,9 @@ from orchestrator.cluster.session import session
 
 def main(command: Command) -> None:
     experiment = command.experiment
-    check_inputs(experiment)
+    clips = check_inputs(experiment)
     with session(experiment.cluster):
-        corpus = gather(experiment, retry=command.job.retry)
+        corpus = gather(experiment, clips, retry=command.job.retry)
         run = Run.of(experiment, corpus)
         in_public(experiment, corpus, run, self_train(experiment, corpus, run), command.settings)
 

@@ -4,7 +4,7 @@ python -m jobs.tune_prompts experiment=toy prompts=emovclip
 """
 
 from jobs.launch import Command, launch
-from orchestrator.cluster.corpus import check_inputs, files_root, frozen_folds, read_clips
+from orchestrator.cluster.corpus import check_inputs, files_root, frozen_folds
 from orchestrator.cluster.session import session
 from orchestrator.cluster.tune import held_out_table, tuned_clip
 from orchestrator.reports.console import show_rows
@@ -12,9 +12,8 @@ from orchestrator.reports.console import show_rows
 
 def main(command: Command) -> None:
     experiment = command.experiment
-    check_inputs(experiment)
+    clips = check_inputs(experiment)
     with session(experiment.cluster):
-        clips = read_clips(experiment)
         encoder = tuned_clip(experiment, clips, frozen_folds(clips, experiment), files_root(experiment))
     told = held_out_table(encoder)
     show_rows(f"{told.title}. {told.note}", told.columns, told.rows)

@@ -45,9 +45,9 @@ VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m4v"}
 USUAL = "usual.npz"
 
 
-def predict_split(experiment: Experiment, split: Split, out: str | None) -> list[Path]:
+def predict_split(experiment: Experiment, clips: Sequence[Clip], split: Split, out: str | None) -> list[Path]:
     """The champion on a split, out of fold on the labelled one; returns the files written. Raises InputError."""
-    corpus = gather(experiment)
+    corpus = gather(experiment, clips)
     run = Run.of(experiment, corpus)
     index = corpus.indices(split)
     folds = corpus.folds if split is Split.LABELLED else np.full(len(index), -1)
@@ -56,10 +56,10 @@ def predict_split(experiment: Experiment, split: Split, out: str | None) -> list
     return _write(told, [split.value] * len(index), (), experiment, path)
 
 
-def predict_candidates(experiment: Experiment, candidates: Path, out: str | None) -> list[Path]:
+def predict_candidates(experiment: Experiment, clips: Sequence[Clip], candidates: Path, out: str | None) -> list[Path]:
     """The challenge submission: the champion's label of exactly the named clips, in their order. Raises InputError."""
     names = read_candidates(candidates)
-    corpus = gather(experiment)
+    corpus = gather(experiment, clips)
     run = Run.of(experiment, corpus)
     folds = np.full(len(corpus.clips), -1)
     folds[corpus.indices(Split.LABELLED)] = corpus.folds

@@ -90,11 +90,13 @@ def manifest_path(experiment: Experiment) -> Path:
     return write_toy_corpus(experiment.store / "toy", clips=experiment.data.toy_clips, seed=experiment.seed)
 
 
-def check_inputs(experiment: Experiment) -> None:
-    """Find what is wrong with models and manifest before a cluster is started for them. Raises ConfigError and InputErrors."""
+def check_inputs(experiment: Experiment) -> tuple[Clip, ...]:
+    """Find what is wrong with models and clips before a cluster is started for them. Raises ConfigError and InputErrors."""
     for recipe in experiment.encoders.values():
         stream_fingerprint(recipe, experiment.decode)
-    frozen_folds(read_manifest(manifest_path(experiment), root=experiment.data.root, emotions=experiment.emotions), experiment)
+    clips = read_clips(experiment)
+    frozen_folds(clips, experiment)
+    return clips
 
 
 def hinted(experiment: Experiment, clips: Sequence[Clip]) -> tuple[Clip, ...]:
@@ -125,9 +127,9 @@ def hinted(experiment: Experiment, clips: Sequence[Clip]) -> tuple[Clip, ...]:
     return told
 
 
-def gather(experiment: Experiment, *, retry: bool = False) -> Corpus:
-    """Make or find all that the rounds learn from. Raises TooManyRejected and other InputErrors."""
-    clips = hinted(experiment, read_clips(experiment))
+def gather(experiment: Experiment, clips: Sequence[Clip] = (), *, retry: bool = False) -> Corpus:
+    """Make or find all that the rounds learn from; reads the clips unless given. Raises TooManyRejected and other InputErrors."""
+    clips = hinted(experiment, clips or read_clips(experiment))
     folds = frozen_folds(clips, experiment)
     recipes = tuned_recipes(experiment, clips, folds)
     if not experiment.data.in_fold:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -58,8 +59,7 @@ def _stamp(path: str) -> str:
         status = os.stat(path)
     except (OSError, ValueError):
         return ""
-    regular = os.path.isfile(path)
-    return f"{path}|{status.st_size}|{status.st_mtime_ns}" if regular else ""
+    return f"{path}|{status.st_size}|{status.st_mtime_ns}" if stat.S_ISREG(status.st_mode) else ""
 
 
 def _digest(path: str) -> str:
