@@ -24,6 +24,7 @@ from orchestrator.errors import InputError, ModelUnavailable
 from orchestrator.stores.exchange import read_answers, spoken
 from orchestrator.vocabulary import Clip, Emotions, Predictions, Rejected
 
+EMOTION = "[emotion] Please determine which emotion label in the video represents: {names}."
 _HOPELESS = (301, 302, 307, 308, 401, 403, 404, 405)  # no other clip would fare better
 
 
@@ -35,8 +36,9 @@ class EmotionLlama:
     - `.../process_video` (FastAPI): `{"video_path": ..., "question": ...}` -> `{"response": text}`.
 
     The server opens the video itself: `folder` is what our paths start with, `server_folder` the same place as it sees it.
-    Answers are kept in `cache` (JSON lines) by video and prompt: a second run asks nothing. `certainty` is the probability a
-    named emotion gets, since a text carries none.
+    `question` follows what is said in the video; `{names}` in it stands for the emotions. Answers are kept in `cache` (JSON
+    lines) by video and prompt: a second run asks nothing, another question is asked anew. `certainty` is the probability a named
+    emotion gets, since a text carries none.
     """
 
     url: str
@@ -44,6 +46,7 @@ class EmotionLlama:
     cache: str | Path
     folder: str = ""
     server_folder: str = ""
+    question: str = EMOTION
     name: str = "Emotion-LLaMA"
     certainty: float = 0.9
     concurrency: int = 1
@@ -89,7 +92,7 @@ class EmotionLlama:
     def prompt(self, clip: Clip) -> str:
         """What the model is asked, in the words it was trained with."""
         said = f"The person in video says: {clip.transcript}. " if clip.transcript else ""
-        return f"{said}[emotion] Please determine which emotion label in the video represents: {', '.join(self.emotions.names)}."
+        return said + self.question.replace("{names}", ", ".join(self.emotions.names))
 
     def _answer(self, client: httpx.Client, clip: Clip) -> str | None:
         path = clip.path

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.cluster.corpus import Corpus, gather, hinted, read_clips
+from orchestrator.cluster.corpus import Corpus, asked, gather, hinted, read_clips
 from orchestrator.cluster.run import Run, self_train
 from orchestrator.settings import Experiment
 from orchestrator.vocabulary import Split
@@ -66,13 +66,28 @@ def test_round_1_learns_what_a_file_of_answers_says_and_nothing_of_its_junk(
     assert "UNPARSEABLE" in capsys.readouterr().err
 
 
+class Model(ThreadingHTTPServer):
+    """Emotion-LLaMA's FastAPI form on loopback."""
+
+    def __init__(self, answers: dict[str, str]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answers = answers
+        self.questions: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/process_video"
+
+
 class Handler(BaseHTTPRequestHandler):
-    answers: dict[str, str]
+    server: Model
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        said = self.answers.get(Path(body["video_path"]).stem, "I cannot tell.")
-        reply = json.dumps({"response": f"The person looks {said}."}).encode()
+        said = self.server.answers.get(Path(body["video_path"]).stem, "I cannot tell.")
+        self.server.questions.append(body["question"])
+        why = "The brows are drawn together. " if "[reason]" in body["question"] else ""
+        reply = json.dumps({"response": f"{why}The person looks {said}."}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(reply)))
         self.end_headers()
@@ -83,23 +98,25 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(truth: dict[str, str]) -> Iterator[str]:
-    """Emotion-LLaMA's FastAPI form on loopback: right about half of the clips, at a loss about the rest."""
-    known = {clip: label for number, (clip, label) in enumerate(sorted(truth.items())) if number % 2}
-    handler = type("Known", (Handler,), {"answers": known})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+def model(truth: dict[str, str]) -> Iterator[Model]:
+    """Right about half of the clips, at a loss about the rest."""
+    with Model({clip: label for number, (clip, label) in enumerate(sorted(truth.items())) if number % 2}) as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield f"http://127.0.0.1:{running.server_address[1]}/process_video"
+        yield running
         running.shutdown()
         thread.join()
 
 
 def test_a_model_behind_http_gates_what_the_students_learn(
-    cluster: None, make_experiment: MakeExperiment, truth: dict[str, str], server: str, tmp_path: Path
+    cluster: None, make_experiment: MakeExperiment, truth: dict[str, str], model: Model, tmp_path: Path
 ) -> None:
     gate = ("selection=agreement", "selection.voices=[Emotion-LLaMA]", "selection.least=1")
-    asked = ("teacher=emotion_llama", f"teacher.speaker.url={server}", f"teacher.speaker.cache={tmp_path / 'answers.jsonl'}")
+    asked = (
+        "teacher=emotion_llama",
+        f"teacher.speaker.url={model.url}",
+        f"teacher.speaker.cache={tmp_path / 'answers.jsonl'}",
+    )
     _, run = walked(make_experiment(*gate, *asked, "rounds.rounds=1"))
     rows = decided(run)
     accepted = {clip: row for clip, row in rows.items() if row["reason"] == "accepted"}
@@ -122,3 +139,19 @@ def test_what_a_model_said_of_a_video_can_be_its_hint_and_silence_is_none(
     hints = {clip.clip_id: clip.hint for clip in hinted(experiment, read_clips(experiment))}
     assert hints.pop("toy0000") == "His brows are drawn together: angry"
     assert set(hints.values()) == {None}
+
+
+def test_a_model_that_teaches_and_hints_is_asked_for_the_label_and_for_the_reason_once_each(
+    make_experiment: MakeExperiment, model: Model, tmp_path: Path
+) -> None:
+    both = [f"{use}={model.url}" for use in ("teacher.speaker.url", "hints.url")]
+    experiment = make_experiment("teacher=emotion_llama", "hints=emotion_llama", *both, store=tmp_path)
+    clips = read_clips(experiment)
+    for _ in range(2):
+        told, _ = asked(experiment, clips)
+        heard = hinted(experiment, clips)
+    assert told is not None
+    assert len(told) > 10
+    assert {str(clip.hint).split(".")[0] for clip in heard} == {"The brows are drawn together"}
+    taught = sum("[emotion]" in question for question in model.questions)
+    assert (taught, len(model.questions) - taught) == (sum(clip.split is not Split.TEST for clip in clips), len(clips))
