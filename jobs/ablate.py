@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jobs.launch import Command, launch
 from orchestrator.cluster.ablate import Row, ablate
+from orchestrator.cluster.corpus import check_inputs
 from orchestrator.cluster.session import session
 from orchestrator.cluster.telling import tell_ablation
 from orchestrator.errors import ConfigError
@@ -21,6 +22,7 @@ def main(command: Command) -> None:
     experiment, job = command.experiment, command.job
     if not job.ablations:
         raise ConfigError("job.ablations is empty: say job/ablations=paper, or write a file of rows in configs/job/ablations/")
+    check_inputs(command.experiment)
     rows = [Row(name, Command.read([*command.overrides, *more]).experiment) for name, more in job.ablations.items()]
     with session(experiment.cluster):
         tables, trials = ablate(rows, job.seeds)

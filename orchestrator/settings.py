@@ -191,6 +191,9 @@ class Experiment:
     def __post_init__(self) -> None:
         if not self.encoders:
             raise ConfigError("no encoder is left: a run needs at least one of video, audio and text")
+        deaf = [recipe.stream for recipe in self.encoders.values() if getattr(recipe, "source", None) == "hint"]
+        if deaf and self.hints is None:
+            raise ConfigError(f"{deaf[0]}.source=hint reads hints and hints=none gives none: say hints=openai (local, replayed)")
 
     @property
     def feature_store(self) -> str:

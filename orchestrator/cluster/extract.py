@@ -170,10 +170,10 @@ def _pipeline(
     meter: Any,
 ) -> ray.data.Dataset:
     todo = sorted((clip for clip in clips if clip.clip_id in wanted), key=lambda clip: clip.clip_id)
-    needs_file = any(recipe.reads == "video" for recipe in recipes)
+    words = [recipe.stream for recipe in recipes if recipe.reads != "video"]
     data = ray.data.from_arrow(plan_blocks(todo, wanted, settings.clips_per_block)).map_batches(
         decode_block,
-        fn_kwargs={"decode": decode if needs_file else None, "root": str(root), "meter": meter},
+        fn_kwargs={"decode": decode, "root": str(root), "words": words, "meter": meter},
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=settings.decode_cpus,
@@ -229,18 +229,21 @@ class EncodeClips:
         return _with_failures(block, failures)
 
 
-def decode_block(block: pa.Table, *, decode: DecodeSettings | None, root: str, meter: Any = None) -> Iterator[pa.Table]:
+def decode_block(
+    block: pa.Table, *, decode: DecodeSettings, root: str, words: Sequence[str] = (), meter: Any = None
+) -> Iterator[pa.Table]:
     """A Ray Data task: planned clips to frames and sound; a clip that fails keeps its row, with the reason.
 
-    Long clips leave in several tables, so that a worker holds BLOCK_BYTES and not a block of any size. `decode` None leaves the
-    files closed: only transcripts are read.
+    Long clips leave in several tables, so that a worker holds BLOCK_BYTES and not a block of any size. The file of a clip that
+    lacks nothing but streams in `words` stays closed.
     """
     started = monotonic()
     results: list[DecodedClip | Rejected] = []
     clips = [Clip(**row, split=Split.UNLABELLED) for row in block.drop_columns(["wanted"]).to_pylist()]
     first = held = 0
-    for number, clip in enumerate(clips, start=1):
-        result = _sandbox(decode, root).decode(clip) if decode else _words_only(clip)
+    for number, (clip, lacks) in enumerate(zip(clips, block["wanted"].to_pylist(), strict=True), start=1):
+        closed = bool(lacks) and set(lacks) <= set(words)
+        result = _words_only(clip) if closed else _sandbox(decode, root).decode(clip)
         results.append(result)
         held += 0 if isinstance(result, Rejected) else result.frames.nbytes + result.waveform.nbytes
         if held < BLOCK_BYTES and number < len(clips):

@@ -14,6 +14,7 @@ from orchestrator.cluster.extract import decode_block, plan_blocks
 from orchestrator.errors import TooManyRejected
 from orchestrator.media.decoding import DecodeSettings, decode
 from orchestrator.settings import Experiment
+from orchestrator.vocabulary import Clip, Split
 from tests.cluster.conftest import MakeExperiment
 from tests.cluster.killing import DECODER, ENCODER, killing
 from tests.endpoint import Endpoint
@@ -135,6 +136,14 @@ def test_long_clips_leave_the_decoder_in_pieces_of_bounded_size(
     pieces = list(decode_block(block, decode=settings, root=root))
     assert [piece.num_rows for piece in pieces] == [1] * 5
     assert pa.concat_tables(pieces).equals(whole)
+
+
+def test_the_file_of_a_clip_that_lacks_text_alone_stays_closed() -> None:
+    clips = [Clip(name, "/nowhere.mp4", Split.UNLABELLED, transcript="I won.", digest=name) for name in ("told", "seen")]
+    (block,) = plan_blocks(clips, {"told": ["text"], "seen": ["text", "audio"]}, 16)
+    (decoded,) = decode_block(block, decode=DecodeSettings(), root="/", words=["text"])
+    assert decoded["transcript"].to_pylist() == ["I won."] * 2
+    assert decoded["code"].to_pylist() == [None, "IO_ERROR"]
 
 
 def test_hints_are_asked_once_and_read_by_the_text_encoder(
