@@ -17,20 +17,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from orchestrator.cluster.corpus import gather
+from orchestrator.cluster.run import Run, self_train
 from tests.cluster.conftest import MakeExperiment
 
 pytestmark = pytest.mark.cluster
 ROUNDS = ("/round-0", "/round-1", "/round-2")  # children of a run in MLflow
 ROOT = Path(__file__).parents[2]
-SMALL = [
-    "name=small",
-    "data.folds=3",
-    "rounds.rounds=2",
-    "fusion.seeds=1",
-    "fusion.min_steps=60",
-    "selection=fixed",
-    "selection.threshold=0.3",
-]
+CHOICE = ["selection=fixed", "selection.threshold=0.3", "video=none"]  # CLIP takes the longest to load, and loses nothing else
+SMALL = ["name=small", "data.folds=3", "rounds.rounds=2", "fusion.seeds=1", "fusion.min_steps=60", *CHOICE]
 
 
 def start(job: str, store: Path, log: Path, *overrides: str) -> subprocess.Popen[bytes]:
@@ -58,11 +53,11 @@ def kill_when(due: Callable[[], bool], store: Path, log: Path) -> str:
     return log.read_text()
 
 
-def pseudo_labels(store: Path) -> dict[str, list[dict[str, object]]]:
-    """By round, sorted."""
+def pseudo_labels(directory: Path) -> dict[str, list[dict[str, object]]]:
+    """Of a run, or of the only run of a store: by round, sorted."""
     return {
         path.parent.name: sorted(pq.read_table(path).to_pylist(), key=lambda row: (row["clip_id"], row.get("fold", -1)))
-        for path in sorted(store.glob("runs/*/rounds/*/labels.parquet"))
+        for path in sorted(directory.rglob("labels.parquet"))
     }
 
 
@@ -78,12 +73,13 @@ def told_runs(store: Path) -> list[tuple[str, str]]:
 
 
 def test_a_run_killed_at_three_moments_ends_with_the_pseudo_labels_of_an_undisturbed_one(
-    make_experiment: MakeExperiment, tmp_path: Path
+    cluster: None, make_experiment: MakeExperiment, drawn: Path, tmp_path: Path
 ) -> None:
-    make_experiment()  # draws the clips
-    calm, hunted = tmp_path / "calm", tmp_path / "hunted"
-    finish("self_train", calm, tmp_path / "calm.log")
-    shutil.copytree(calm / "toy", hunted / "toy")
+    calm, hunted = make_experiment(*CHOICE), tmp_path / "hunted"
+    corpus = gather(calm)
+    run = Run.of(calm, corpus)
+    assert len(list(self_train(calm, corpus, run))) == len(ROUNDS)
+    shutil.copytree(drawn / "toy", hunted / "toy")
 
     kill_when(lambda: any(hunted.glob("features/**/part-*.parquet")), hunted, tmp_path / "1.log")
     told = kill_when(lambda: any(hunted.glob("fusion/*")), hunted, tmp_path / "2.log")
@@ -93,7 +89,16 @@ def test_a_run_killed_at_three_moments_ends_with_the_pseudo_labels_of_an_undistu
 
     assert "resuming: features of 60 clips found" in told
     assert re.search("resuming: round [12] of 2 found", told)  # the next round is fitted while one is told
-    expected = pseudo_labels(calm)
+    expected = pseudo_labels(run.directory)
     assert [len(rows) > 0 for rows in expected.values()] == [True, True]
     assert pseudo_labels(hunted) == expected
     assert sorted(told_runs(hunted)) == [("FINISHED", f"{run}{end}") for run in runs_of(hunted) for end in ("", *ROUNDS)]
+
+
+def test_what_a_private_cluster_can_never_hold_ends_the_job_in_a_sentence(drawn: Path, tmp_path: Path) -> None:
+    asked = start("self_train", drawn, tmp_path / "log", "cluster.cpus=2", "cluster.fit_workers=3")
+    assert asked.wait(timeout=120) == 2
+    assert (
+        "cluster.fit_workers=3 asks for 3 CPUs at once, the private cluster on this machine has 2"
+        in (tmp_path / "log").read_text()
+    )
