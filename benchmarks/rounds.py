@@ -46,6 +46,7 @@ SHARES = (4, 10, 25)  # human labels a class
 PARTS: dict[str, list[str]] = {
     "default": [],
     "no speakers": ["data.within_speakers=false"],
+    "all streams alike": ["fusion.relevance=false"],
     "linear head": ["fusion.head={_target_: orchestrator.models.fusion.Linear}"],
     "no modality dropout": ["fusion.modality_dropout.rate=0.0"],
     "crest": ["selection=crest"],

@@ -32,6 +32,7 @@ from orchestrator.stores.artifacts import ArtifactStore
 from orchestrator.stores.fingerprint import array_digest, fingerprint
 from orchestrator.training.columns import Columns, bases
 from orchestrator.training.ensemble import Ensemble, FusionRecipe, subset_logits
+from orchestrator.training.relevance import loudness
 from orchestrator.vocabulary import Features, Floats, Names, Predictions, PseudoLabels, softmax, subset_name
 
 KIND = "fusion"  # the folder of the artifact store that holds fusion ensembles
@@ -69,6 +70,9 @@ class FusionSteps:
         labelled, pool = (each if isinstance(each, Features) else ray.get(each) for each in (recipe.labelled, recipe.pool))
         self._labelled_ids, self._pool_ids = labelled.clip_ids, pool.clip_ids
         self._bases = bases([labelled, pool], recipe.fusion.components, recipe.seed)
+        if recipe.fusion.relevance:
+            gains = loudness(Columns.of(labelled, self._bases), recipe.truth, recipe.classes)
+            self._bases = {stream: basis.scaled(gains[stream]) for stream, basis in self._bases.items()}
         self._labelled, self._pool = Columns.of(labelled, self._bases), Columns.of(pool, self._bases)
         self._models = ArtifactStore(recipe.store)
         self.truth = recipe.truth
@@ -84,7 +88,7 @@ class FusionSteps:
             self.activity = f"round {index}: fitting on {len(mixed)} clips"
             taught = np.searchsorted(self._pool_ids, mixed.clip_ids[len(self._labelled_ids) :])
             rows = self._labelled.and_then(self._pool.rows(torch.from_numpy(taught)))
-            unlabelled = self._pool if recipe.fusion.consistency and len(self._pool) else None
+            unlabelled = self._pool if labels is not None and recipe.fusion.consistency and len(self._pool) else None
             task = FusionTask(recipe.fusion, self._bases, rows, mixed.targets, mixed.weights, recipe.seed, unlabelled)
             about: dict[str, Json] = {"upstream": recipe.upstream, "seed": recipe.seed, "round": index, "lesson": lesson}
             with self._models.write(KIND, student, about) as directory, TemporaryDirectory(dir=recipe.store) as scratch:

@@ -12,7 +12,7 @@ training, and with few labels judge better than all of them. Labels play no part
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -59,6 +59,10 @@ class Basis:
     @property
     def width(self) -> int:
         return self.axes.shape[1]
+
+    def scaled(self, gain: float) -> Basis:
+        """The same, read louder or softer."""
+        return replace(self, axes=self.axes * gain)
 
     def apply(self, values: Floats, present: NDArray[np.bool_]) -> Tensor:
         """`(N, D')` float32; zeros where absent."""

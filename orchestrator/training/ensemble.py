@@ -40,6 +40,7 @@ class FusionRecipe:
     """How a fusion ensemble is trained.
 
     - `seeds`: members per fold. `components`: principal components kept of each stream.
+    - `relevance`: streams are read as loudly as they tell of the label (`relevance.loudness`), not all alike.
     - `epochs`: passes over the rows, but never fewer than `min_steps` nor more than `max_steps` minibatches.
     - `lr` falls along a cosine to 0; `weight_decay` is decoupled (AdamW).
     - `feature_mask`: share of feature coordinates hidden, `feature_noise`: deviation of Gaussian noise on standardised features.
@@ -52,6 +53,7 @@ class FusionRecipe:
     modality_dropout: ModalityDropout = field(default_factory=ModalityDropout)
     seeds: int = 1
     components: int = 64
+    relevance: bool = True
     epochs: int = 30
     min_steps: int = 200
     max_steps: int = 3000
