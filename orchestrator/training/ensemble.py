@@ -45,7 +45,8 @@ class FusionRecipe:
     - `lr` falls along a cosine to 0; `weight_decay` is decoupled (AdamW).
     - `feature_mask`: share of feature coordinates hidden, `feature_noise`: deviation of Gaussian noise on standardised features.
     - `mixup`: alpha of the Beta distribution that mixes pairs of samples; 0 is off.
-    - `consistency`: weight of the FixMatch term on unlabelled clips, surer than `consistency_threshold`; 0 is off.
+    - `consistency`: weight of the FixMatch term of the students of a round on unlabelled clips, surer than
+      `consistency_threshold`; 0 is off.
     - `class_balance`: "weights" gives classes equal weight, "oversample" draws them equally often.
     """
 

@@ -81,8 +81,21 @@ def test_killed_fit_workers_are_replaced_and_change_nothing(cluster: None, tmp_p
     np.testing.assert_array_equal(scored.labelled.logits, expected.labelled.logits)
 
 
-def test_the_pool_teaches_by_consistency_inside_a_round(cluster: None, tmp_path: Path) -> None:
+def test_the_pool_teaches_by_consistency_from_round_1_on_and_never_the_supervised_model(cluster: None, tmp_path: Path) -> None:
     plain, consistent = (FusionSteps(recipe_in(tmp_path, 0, consistency=weight)) for weight in (0.0, 1.0))
     first, second = (steps.predict(steps.fit(0, None)) for steps in (plain, consistent))
+    np.testing.assert_array_equal(first.labelled.logits, second.labelled.logits)
+    labels = label_pool(first, Cbst(Growing(0.5)), TRUTH, 1)
+    first, second = (steps.predict(steps.fit(1, labels)) for steps in (plain, consistent))
     assert not np.array_equal(first.labelled.logits, second.labelled.logits)
     assert (second.labelled.logits.argmax(axis=1) == TRUTH).mean() > 0.8
+
+
+def test_a_few_loudnesses_taken_from_all_labels_do_not_flatter_the_judge(cluster: None, tmp_path: Path) -> None:
+    right = []
+    for seed in range(6):
+        given = np.random.default_rng(seed).permutation(TRUTH)  # labels that mean nothing
+        recipe = replace(recipe_in(tmp_path / str(seed), 0), truth=given)
+        steps = FusionSteps(recipe)
+        right.append((steps.predict(steps.fit(0, None)).labelled.logits.argmax(axis=1) == given).mean())
+    assert np.mean(right) < 1 / C + 0.08
