@@ -78,7 +78,7 @@ def _principal(sample: Tensor, components: int) -> Tensor:
     size = min(components, *sample.shape)
     if not size:
         return sample.new_zeros(sample.shape[1], 1)
-    return torch.svd_lowrank(sample, q=min(size + 8, *sample.shape), niter=4)[2][:, :size]
+    return torch.svd_lowrank(sample, q=min(size + 8, *sample.shape), niter=2)[2][:, :size]
 
 
 def _standard(rows: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
