@@ -8,10 +8,12 @@ the wrong type are refused with the full key before anything starts.
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +41,9 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
         raise ConfigError(f"{', '.join(missing)} must be set: say {missing[0]}=...")
     for where, node in _targets(config):
         _check(where, node)
+    for group, node in ((str(key), config[key]) for key in config):
+        if OmegaConf.is_dict(node) and node and "_target_" not in node and group != "more_streams":
+            raise ConfigError(f"{group}.{next(iter(node))!s} belongs to a choice and {group}=none is none: say {group}=... too")
     return config
 
 
@@ -69,7 +74,8 @@ def build(config: DictConfig) -> tuple[Experiment, JobSettings]:
         cause = error.__cause__ or error
         if isinstance(cause, ConfigError):
             raise cause from None
-        raise ConfigError(str(error)) from error
+        where = str(error).rpartition("full_key: ")[2]
+        raise ConfigError(f"{cause} (in {where})" if isinstance(cause, ValueError) else str(error)) from error
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -78,14 +84,25 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:
+    known = [*map(str, OmegaConf.load(CONFIGS / "config.yaml")), *(path.name for path in CONFIGS.iterdir() if path.is_dir())]
+    for key in (re.split(r"[.=/@\[]", override.lstrip("+~"))[0] for override in overrides):
+        if key not in known:
+            meant = get_close_matches(key, known, n=1)
+            raise ConfigError(f"there is no key {key!r}{f': did you mean {meant[0]}?' if meant else ''}; all are in {CONFIGS}")
     try:
         with initialize_config_dir(str(CONFIGS), version_base=None):
             config = compose("config", overrides=[_reach(override) for override in overrides])
         for whole in (OverridesParser.create().parse_override(override) for override in overrides if "={" in override):
             OmegaConf.update(config, whole.key_or_group, whole.value(), merge=False, force_add=True)  # Hydra would merge it
         OmegaConf.resolve(config)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"{error}\nEvery key and choice is listed in {CONFIGS}.") from error
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        told = str(error).partition("\nConfig search path")[0].replace("'++", "'")
+        raise ConfigError(f"{told}\nEvery key and choice is listed in {CONFIGS}.") from error
+    for key, kind in {"name": str, "store": str, "features": str | None, "seed": int}.items():
+        if not _fits(config[key], kind):
+            raise ConfigError(f"{key} must be {getattr(kind, '__name__', kind)}, got {config[key]!r}")
+    if "/" in config.name or config.seed < 0:
+        raise ConfigError(f"name must be a file name and seed not negative, got name={config.name} seed={config.seed}")
     return config
 
 
