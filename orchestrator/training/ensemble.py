@@ -65,7 +65,7 @@ class FusionRecipe:
     mixup: float = 0.0
     feature_mask: float = 0.0
     feature_noise: float = 0.0
-    consistency: float = 0.0
+    consistency: float = 1.0
     consistency_threshold: float = 0.0
     class_balance: Literal["none", "weights", "oversample"] = "none"
 
