@@ -23,7 +23,7 @@ from orchestrator.metrics import waf
 from orchestrator.models.fusion import MerToolsAttention
 from orchestrator.training.columns import Columns, bases
 from orchestrator.training.ensemble import FusionRecipe, fit_members
-from orchestrator.training.relevance import loudness
+from orchestrator.training.relevance import weighed
 from orchestrator.vocabulary import Features
 
 CLIPS, C, FOLDS = 5030, 6, 5
@@ -82,9 +82,7 @@ def ours(
 ) -> tuple[float, float, float]:
     """CPU-seconds of reading, of fitting all members, and the out-of-fold WAF."""
     started = time.process_time()
-    read = bases([features], recipe.components, 0)
-    gains = loudness(Columns.of(features, read), truth, C)
-    read = {stream: basis.scaled(gains[stream]) for stream, basis in read.items()}
+    read = weighed(bases([features], recipe.components, 0), features, truth, C)
     columns = Columns.of(features, read)
     reading = time.process_time() - started
     targets = np.repeat(np.eye(C, dtype=np.float32)[truth][None], FOLDS, axis=0)

@@ -22,7 +22,7 @@ def main(command: Command) -> None:
     experiment, job = command.experiment, command.job
     if not job.ablations:
         raise ConfigError("job.ablations is empty: say job/ablations=paper, or write a file of rows in configs/job/ablations/")
-    check_inputs(command.experiment)
+    check_inputs(experiment)
     rows = [Row(name, Command.read([*command.overrides, *more]).experiment) for name, more in job.ablations.items()]
     with session(experiment.cluster):
         tables, trials = ablate(rows, job.seeds)

@@ -32,7 +32,7 @@ from orchestrator.stores.artifacts import ArtifactStore
 from orchestrator.stores.fingerprint import array_digest, fingerprint
 from orchestrator.training.columns import Columns, bases
 from orchestrator.training.ensemble import Ensemble, FusionRecipe, subset_logits
-from orchestrator.training.relevance import loudness
+from orchestrator.training.relevance import weighed
 from orchestrator.vocabulary import Features, Floats, Names, Predictions, PseudoLabels, softmax, subset_name
 
 KIND = "fusion"  # the folder of the artifact store that holds fusion ensembles
@@ -71,8 +71,7 @@ class FusionSteps:
         self._labelled_ids, self._pool_ids = labelled.clip_ids, pool.clip_ids
         self._bases = bases([labelled, pool], recipe.fusion.components, recipe.seed)
         if recipe.fusion.relevance:
-            gains = loudness(Columns.of(labelled, self._bases), recipe.truth, recipe.classes)
-            self._bases = {stream: basis.scaled(gains[stream]) for stream, basis in self._bases.items()}
+            self._bases = weighed(self._bases, labelled, recipe.truth, recipe.classes)
         self._labelled, self._pool = Columns.of(labelled, self._bases), Columns.of(pool, self._bases)
         self._models = ArtifactStore(recipe.store)
         self.truth = recipe.truth
